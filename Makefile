@@ -1,0 +1,46 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`. Both make the environment they need.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+FAISS  ?= cpu
+READY  := $(VENV)/.ready-$(FAISS)
+
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= true
+
+.PHONY: help setup demo test test-slow test-gpu check format clean
+
+help:  ## what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(READY)  ## the environment in .venv (FAISS=gpu or gpu-cuvs for another faiss build)
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[$(FAISS),minilm,dev]'
+	@touch $@
+
+demo: $(READY)  ## the main job on a synthetic platform, about three minutes
+	$(BIN)/noterec demo --out demo
+
+test: $(READY)  ## the default tests: no network, no GPU, about three minutes
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-slow: $(READY)  ## the tests that take longer
+	$(BIN)/python -m pytest -m "slow and not gpu"
+
+test-gpu: $(READY)  ## what can only be verified on a GPU
+	$(BIN)/python -m pytest -m gpu tests/gpu
+
+check: $(READY)  ## lint, format, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)  ## rewrite the code in the project's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## remove what the targets above made
+	rm -rf $(VENV) demo build dist .mypy_cache .ruff_cache .hypothesis *.egg-info

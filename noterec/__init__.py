@@ -1,0 +1,111 @@
+"""noterec: embeddings of notes that agree with what people engage with, and their nearest neighbours.
+
+The road from notes to neighbours, each step a function of tables: `sample` or `import_dataset`, `validate`, `pairs`, `split`,
+`train`, `embed`, `build_index`, `query` and `neighbours`, `evaluate` and `compare`. Names load on first use.
+
+Letters of array shapes in all docstrings: B notes, P pairs, T tokens, H the backbone's state, D the embedding's dimensions,
+K neighbours, Q queries, N candidates, V vocabulary.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "ArtefactError": "errors",
+    "ConfigError": "errors",
+    "DependencyError": "errors",
+    "GateError": "errors",
+    "InputError": "errors",
+    "NoterecError": "errors",
+    "EmbedConfig": "config",
+    "EvaluateConfig": "config",
+    "IndexConfig": "config",
+    "PairsConfig": "config",
+    "PromptConfig": "config",
+    "SampleConfig": "config",
+    "SplitConfig": "config",
+    "TrainConfig": "config",
+    "Dataset": "notes.dataset",
+    "Note": "notes.note",
+    "import_dataset": "notes.importing",
+    "sample": "notes.sample",
+    "validate": "notes.validate",
+    "pairs": "engagement.pairs",
+    "split": "engagement.split",
+    "NoteEncoder": "model.encoder",
+    "embed": "embedding.engine",
+    "train": "training.train",
+    "Index": "index.bundle",
+    "build_index": "index.build",
+    "neighbours": "index.neighbours",
+    "query": "serving.query",
+    "evaluate": "evaluation.evaluate",
+    "compare": "evaluation.compare",
+    "doctor": "doctor",
+    "demo": "demo",
+}
+__all__ = [  # noqa: RUF022
+    "__version__",
+    "ArtefactError",
+    "ConfigError",
+    "DependencyError",
+    "GateError",
+    "InputError",
+    "NoterecError",
+    "EmbedConfig",
+    "EvaluateConfig",
+    "IndexConfig",
+    "PairsConfig",
+    "PromptConfig",
+    "SampleConfig",
+    "SplitConfig",
+    "TrainConfig",
+    "Dataset",
+    "Note",
+    "import_dataset",
+    "sample",
+    "validate",
+    "pairs",
+    "split",
+    "NoteEncoder",
+    "embed",
+    "train",
+    "Index",
+    "build_index",
+    "neighbours",
+    "query",
+    "evaluate",
+    "compare",
+    "doctor",
+    "demo",
+]
+
+if TYPE_CHECKING:
+    from noterec.config import (
+        EmbedConfig,
+        EvaluateConfig,
+        IndexConfig,
+        PairsConfig,
+        PromptConfig,
+        SampleConfig,
+        SplitConfig,
+        TrainConfig,
+    )
+    from noterec.errors import ArtefactError, ConfigError, DependencyError, GateError, InputError, NoterecError
+    from noterec.model.encoder import NoteEncoder
+    from noterec.notes.dataset import Dataset
+    from noterec.notes.note import Note
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'noterec' has no attribute {name!r}")
+    value = getattr(import_module(f"noterec.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

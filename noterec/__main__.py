@@ -1,0 +1,5 @@
+"""`python -m noterec`."""
+
+from noterec.cli import main
+
+main()

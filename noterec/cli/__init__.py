@@ -1,0 +1,37 @@
+"""The `noterec` command: arguments, progress bars and printing. Every command calls one public function.
+
+Exit codes: 0 done; 1 a bug, with its traceback; 2 the input is wrong, said in one line; 3 a quality gate stopped the
+job; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main() -> None:
+    """Run the command line."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    import typer
+
+    from noterec import progress
+    from noterec.cli.commands import app
+    from noterec.errors import NoterecError
+
+    try:
+        with progress.shown():
+            code = typer.main.get_command(app).main(standalone_mode=False)
+    except NoterecError as error:
+        sys.stderr.write(f"noterec: {error}\n")
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.stderr.write("noterec: interrupted; the same command continues where it can\n")
+        sys.exit(130)
+    except Exception as error:
+        show = getattr(error, "show", None)  # a usage error of the command-line library
+        if show is None or not hasattr(error, "exit_code"):
+            raise
+        show()
+        sys.exit(int(error.exit_code))
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,84 @@
+"""What commands print: a summary as aligned lines, a table, or either as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def write(text: str = "") -> None:
+    """One line to standard output."""
+    sys.stdout.write(text + "\n")
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON knows it."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    if isinstance(value, Path | dt.datetime | dt.date):
+        return str(value)
+    if hasattr(value, "item"):
+        return value.item()
+    return value
+
+
+def summary(value: Any, *, as_json: bool) -> None:
+    """A summary dataclass, one line a field; what is None or empty is left out."""
+    record = plain(value)
+    if as_json:
+        write(json.dumps(record, ensure_ascii=False, indent=2))
+        return
+    for key, part in record.items():
+        if part is None or part in ({}, []):
+            continue
+        if isinstance(part, dict):
+            write(f"{key.replace('_', ' ')}:")
+            for name, inner in part.items():
+                write(f"    {name:<36} {_shown(inner)}")
+        else:
+            write(f"{key.replace('_', ' '):<24} {_shown(part)}")
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, as_json: bool, title: str | None = None) -> None:
+    """Rows under a header, numbers to the right."""
+    rows = [list(row) for row in rows]
+    if as_json:
+        write(json.dumps([dict(zip(columns, plain(row), strict=True)) for row in rows], ensure_ascii=False, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(soft_wrap=False)
+    if not console.is_terminal:
+        console = Console(width=160)
+    grid = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for place, column in enumerate(columns):
+        numeric = bool(rows) and all(isinstance(row[place], int | float) for row in rows)
+        grid.add_column(column, justify="right" if numeric else "left", overflow="ellipsis", no_wrap=not numeric)
+    for row in rows:
+        grid.add_row(*(Text(_shown(value)) for value in row))  # Text: a note's own brackets are no markup
+    console.print(grid)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return "  ".join(f"{key.replace('_', ' ')} {_shown(part)}" for key, part in value.items())
+    if isinstance(value, bool) or value is None:
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.4g}"
+    if isinstance(value, list):
+        return ", ".join(_shown(part) for part in value)
+    return str(value)

@@ -1,0 +1,75 @@
+"""A cache of readout states on disk: a frozen backbone reads a note once, however many heads are trained or applied.
+
+One folder of Parquet shards per version of the states (weights, tokenizer, prompt, limits), keyed by content hash. States are
+kept in float32, so that an embedding made through the cache is the one made without it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from noterec import storage
+from noterec.model.encoder import NoteEncoder
+
+
+def default_folder() -> Path:
+    """`$NOTEREC_CACHE`, or `~/.cache/noterec`."""
+    return Path(os.environ.get("NOTEREC_CACHE") or Path.home() / ".cache" / "noterec").expanduser() / "states"
+
+
+class StateCache:
+    """States of one backbone by content hash; all that it holds is in memory while it is open."""
+
+    def __init__(self, folder: str | os.PathLike[str], encoder: NoteEncoder) -> None:
+        """Open the cache of this encoder's states below `folder`, creating it where there is none."""
+        self.hidden_size = encoder.backbone.hidden_size
+        version = encoder.states_version
+        self._shards = storage.ShardFolder(
+            storage.local(folder) / version,
+            origin={"kind": "states", "states_version": version, "hidden_size": self.hidden_size},
+        )
+        self._hashes = np.empty(0, dtype=np.uint64)
+        self._states = np.empty((0, self.hidden_size), dtype=np.float32)
+        for file in self._shards.files():
+            table = storage.read_table(file)
+            self._remember(table["content_hash"].to_numpy(), _matrix(table["state"], self.hidden_size))
+
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+    def lookup(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Find states.
+
+        Args:
+            hashes: (B,) uint64 content hashes.
+
+        Returns:
+            (B,) bool, which are here; (B, H) float32, their states, undefined where they aren't.
+        """
+        if not len(self._hashes):
+            return np.zeros(len(hashes), dtype=bool), np.empty((len(hashes), self.hidden_size), dtype=np.float32)
+        places = np.searchsorted(self._hashes, hashes).clip(max=len(self._hashes) - 1)
+        return self._hashes[places] == hashes, self._states[places]
+
+    def add(self, hashes: np.ndarray, states: np.ndarray) -> None:
+        """Write one more shard: (B,) uint64 distinct hashes not yet here and their (B, H) float32 states."""
+        if len(hashes):
+            flat = pa.array(np.ascontiguousarray(states, dtype=np.float32).reshape(-1))
+            column = pa.FixedSizeListArray.from_arrays(flat, self.hidden_size)
+            self._shards.append(pa.table({"content_hash": pa.array(hashes), "state": column}))
+            self._remember(hashes, states)
+
+    def _remember(self, hashes: np.ndarray, states: np.ndarray) -> None:
+        hashes = np.concatenate([self._hashes, hashes])
+        order = np.argsort(hashes, kind="stable")
+        self._hashes = hashes[order]
+        self._states = np.concatenate([self._states, states])[order]
+
+
+def _matrix(column: pa.ChunkedArray, width: int) -> np.ndarray:
+    flat = column.combine_chunks().flatten().to_numpy()
+    return np.asarray(flat, dtype=np.float32).reshape(-1, width)

@@ -1,0 +1,33 @@
+"""What can go wrong, by who can mend it. Every message says what was given, what was expected and what to do."""
+
+
+class NoterecError(Exception):
+    """Base of all errors that a user can mend. The command line prints it in one line and exits with `exit_code`."""
+
+    exit_code = 2
+
+
+class InputError(NoterecError):
+    """A file, table, column, id or argument that the user gave is wrong."""
+
+
+class ConfigError(InputError):
+    """A configuration value is unknown or out of range."""
+
+
+class ArtefactError(NoterecError):
+    """Something that noterec wrote earlier is missing, broken, or belongs to another model or dataset."""
+
+
+class DependencyError(NoterecError):
+    """An optional package, a model folder or a device that this feature needs is not here."""
+
+
+class BatchError(NoterecError):
+    """A batch is too small for the loss that was asked for."""
+
+
+class GateError(NoterecError):
+    """A quality gate stopped the job: the result exists but is not good enough to be used."""
+
+    exit_code = 3

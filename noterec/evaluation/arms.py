@@ -1,0 +1,221 @@
+"""Arms: what is compared. An arm ranks candidates for queries, best first, the query itself never among them.
+
+Notes are named by their row in the catalogue, which is ordered by note_id; every arm breaks ties by the lower row. What an
+arm can't rank (a note without a vector, one that shares no word) is not ranked: it comes back as -1, and counts as a miss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noterec.evaluation.baselines import Lexicon
+from noterec.ranking.topk import top_k
+
+Rows = NDArray[np.int64]
+Floats = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+Kind = Literal["builtin", "user", "fused"]
+
+Ranker = Callable[[Rows, int], Rows]
+"""(Q,) catalogue rows of queries and a depth K -> (Q, K) catalogue rows of candidates, best first, padded with -1."""
+
+
+class Arm(Protocol):
+    """Anything that ranks notes by itself."""
+
+    name: str
+    kind: Kind
+
+    def over(self, candidates: Rows) -> Ranker:
+        """A ranker over some candidates, given as ascending catalogue rows."""
+        ...
+
+    def can_ask(self, queries: Rows) -> Mask:
+        """Which queries the arm can represent at all, (Q,) bool; the others are misses."""
+        ...
+
+
+class EmbeddingArm:
+    """Exact cosine over the vectors of an embeddings table."""
+
+    kind: Kind = "user"
+
+    def __init__(self, name: str, vectors: Floats, row_of: Rows) -> None:
+        """Args: vectors (V, D) float32, unit-norm; row_of (N,) int64, each catalogue note's row in them, -1 = it has none."""
+        self.name = name
+        self._vectors = vectors
+        self._row_of = row_of
+
+    def can_ask(self, queries: Rows) -> Mask:
+        """Queries that have a vector."""
+        return self._row_of[queries] >= 0
+
+    def over(self, candidates: Rows) -> Ranker:
+        """Rank the candidates that have a vector."""
+        known = candidates[self._row_of[candidates] >= 0]
+        vectors = self._vectors[self._row_of[known]]  # (C, D)
+
+        def rank(queries: Rows, depth: int) -> Rows:
+            ranked = np.full((len(queries), depth), -1, dtype=np.int64)
+            asked = np.flatnonzero(self.can_ask(queries))
+            if len(asked) and len(known):
+                own = _position(queries[asked], known)
+                _, columns = top_k(self._vectors[self._row_of[queries[asked]]], vectors, depth, exclude=own)
+                ranked[asked] = np.where(columns >= 0, known[columns], -1)
+            return ranked
+
+        return rank
+
+
+class RandomArm:
+    """Candidates in an order that depends on the seed and the query only: what chance alone reaches."""
+
+    name = "random"
+    kind: Kind = "builtin"
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def can_ask(self, queries: Rows) -> Mask:
+        """Every query."""
+        return np.ones(len(queries), dtype=bool)
+
+    def over(self, candidates: Rows) -> Ranker:
+        """Draw candidates without replacement."""
+
+        def rank(queries: Rows, depth: int) -> Rows:
+            ranked = np.full((len(queries), depth), -1, dtype=np.int64)
+            drawn = min(depth + 1, len(candidates))
+            for number, query in enumerate(queries):
+                rng = np.random.default_rng([self._seed, int(query)])
+                order = rng.choice(candidates, size=drawn, replace=False)
+                order = order[order != query][:depth]
+                ranked[number, : len(order)] = order
+            return ranked
+
+        return rank
+
+
+class PopularityArm:
+    """The candidates with the most training clicks, for every query the same. It can't rank what was never clicked."""
+
+    name = "popularity"
+    kind: Kind = "builtin"
+
+    def __init__(self, clicks: Rows) -> None:
+        """Args: clicks (N,) int64, training clicks of each catalogue note."""
+        self._clicks = clicks
+
+    def can_ask(self, queries: Rows) -> Mask:
+        """Every query."""
+        return np.ones(len(queries), dtype=bool)
+
+    def over(self, candidates: Rows) -> Ranker:
+        """Rank the candidates that were clicked at all."""
+        clicked = candidates[self._clicks[candidates] > 0]
+        order = clicked[np.lexsort((clicked, -self._clicks[clicked]))]
+
+        def rank(queries: Rows, depth: int) -> Rows:
+            best = np.full(depth + 1, -1, dtype=np.int64)
+            best[: min(depth + 1, len(order))] = order[: depth + 1]
+            ranked = np.tile(best, (len(queries), 1))  # (Q, depth + 1)
+            # A stable sort moves the query itself, and nothing else, to the end.
+            last = np.argsort(ranked == queries[:, None], axis=1, kind="stable")
+            ranked = np.take_along_axis(ranked, last, axis=1)[:, :depth]
+            ranked[ranked == queries[:, None]] = -1
+            return ranked
+
+        return rank
+
+
+class LexicalArm:
+    """BM25 with the query note's own words as the query. It can't rank notes that share no word with it."""
+
+    name = "bm25"
+    kind: Kind = "builtin"
+
+    def __init__(self, lexicon: Lexicon) -> None:
+        self._lexicon = lexicon
+
+    def can_ask(self, queries: Rows) -> Mask:
+        """Queries that have a word."""
+        return self._lexicon.has_words[queries]
+
+    def over(self, candidates: Rows) -> Ranker:
+        """Rank the candidates that share a word with the query."""
+        everything = len(candidates) == len(self._lexicon.has_words)
+        scores_of = self._lexicon.scorer(None if everything else candidates)
+
+        def rank(queries: Rows, depth: int) -> Rows:
+            scores = scores_of(queries)  # (Q, C)
+            own = _position(queries, candidates)
+            here = np.flatnonzero(own >= 0)
+            scores[here, own[here]] = 0.0
+            columns = best_columns(scores, depth)
+            return np.where(columns >= 0, candidates[columns], -1)
+
+        return rank
+
+
+class FusionArm:
+    """Reciprocal-rank fusion of other arms' rankings (Cormack et al., SIGIR'09): a note scores the sum of 1 / (k + rank).
+
+    A query that one part can't ask is answered by the others alone.
+    """
+
+    kind: Kind = "fused"
+
+    def __init__(self, name: str, parts: tuple[str, ...], k: float) -> None:
+        """Args: parts, names of the arms that are fused; k, the constant, 60 in the paper."""
+        self.name = name
+        self.parts = parts
+        self._k = k
+
+    def fuse(self, rankings: Sequence[Rows], depth: int) -> Rows:
+        """(Q, K) catalogue rows of every part -> (Q, depth) fused, best first; equal scores keep the lower row first."""
+        rows = np.concatenate(rankings, axis=1)  # (Q, sum of K)
+        gains = np.concatenate([np.arange(1.0, ranking.shape[1] + 1) for ranking in rankings])
+        scores = np.broadcast_to(1.0 / (self._k + gains), rows.shape)
+        order = np.argsort(rows, axis=1, kind="stable")
+        rows = np.take_along_axis(rows, order, axis=1)
+        scores = np.where(rows >= 0, np.take_along_axis(scores, order, axis=1), 0.0)
+        # A note stands at most once in each part, so its scores lie in runs as long as there are parts, at most.
+        first = np.ones(rows.shape, dtype=bool)
+        first[:, 1:] = rows[:, 1:] != rows[:, :-1]
+        total = scores.copy()
+        for step in range(1, len(rankings)):
+            same = rows[:, step:] == rows[:, :-step]
+            total[:, :-step] += np.where(same, scores[:, step:], 0.0)
+        total = np.where(first & (rows >= 0), total, -np.inf)
+        best = np.argsort(-total, axis=1, kind="stable")[:, :depth]  # rows ascend, so stable = the lower row first
+        fused = np.full((len(rows), depth), -1, dtype=np.int64)
+        kept = np.isfinite(np.take_along_axis(total, best, axis=1))
+        fused[:, : best.shape[1]] = np.where(kept, np.take_along_axis(rows, best, axis=1), -1)
+        return fused
+
+
+def best_columns(scores: Floats, depth: int) -> Rows:
+    """The columns of the largest positive scores of each row, (Q, depth), ties by the lower column, padded with -1."""
+    count, width = scores.shape
+    kept = min(depth, width)
+    best = np.full((count, depth), -1, dtype=np.int64)
+    if not kept:
+        return best
+    # Positive floats order as their bits do: one integer holds the score above and the column below, so no two are equal.
+    bits = np.ascontiguousarray(np.maximum(scores, 0), dtype=np.float32).view(np.int32).astype(np.int64)
+    keys = (bits << 32) | (width - 1 - np.arange(width))  # (Q, C)
+    keys = np.sort(np.partition(keys, width - kept, axis=1)[:, width - kept :], axis=1)[:, ::-1]
+    best[:, :kept] = np.where(keys >> 32 > 0, width - 1 - (keys & 0xFFFFFFFF), -1)
+    return best
+
+
+def _position(rows: Rows, candidates: Rows) -> Rows:
+    """Where each row stands among ascending candidates, -1 where it doesn't."""
+    if not len(candidates):
+        return np.full(len(rows), -1, dtype=np.int64)
+    place: Any = np.minimum(np.searchsorted(candidates, rows), len(candidates) - 1)
+    return np.where(candidates[place] == rows, place, -1).astype(np.int64)

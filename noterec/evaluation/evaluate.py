@@ -1,0 +1,278 @@
+"""`noterec evaluate`: every arm on the same queries and candidates, each figure with its interval.
+
+evaluate({"mine": "embeddings"}, split="split", notes="dataset", out="report")
+"""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from noterec import progress, storage
+from noterec.config import EvaluateConfig
+from noterec.errors import ConfigError, InputError
+from noterec.evaluation.arms import Arm, EmbeddingArm, FusionArm, LexicalArm, PopularityArm, RandomArm
+from noterec.evaluation.baselines import BUILTIN, Lexicon, training_clicks
+from noterec.evaluation.measure import Measured, measure, metric_names, metric_values
+from noterec.evaluation.protocol import (
+    MAIN,
+    PAPER,
+    Catalogue,
+    Direction,
+    Inputs,
+    PathLike,
+    Rows,
+    directions,
+    not_measured,
+)
+from noterec.evaluation.report import FORMAT, FORMAT_VERSION, QUERIES_FILE, Report
+from noterec.evaluation.resampling import resample
+from noterec.evaluation.slices import Slice, slices
+from noterec.index.vectors import load_embeddings
+from noterec.notes.dataset import Dataset
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate(
+    arms: Mapping[str, PathLike],
+    *,
+    notes: PathLike,
+    out: PathLike,
+    split: PathLike | None = None,
+    pairs: PathLike | None = None,
+    engagement: PathLike | None = None,
+    warm_pairs: PathLike | None = None,
+    paper_pairs: PathLike | None = None,
+    new_notes: PathLike | None = None,
+    config: EvaluateConfig = EvaluateConfig(),
+) -> Report:
+    """Compare arms by the protocol of `evaluation.protocol`, beside the built-in ones and fusions with BM25.
+
+    Args:
+        arms: name -> embeddings table; may be empty, to measure the built-in arms alone.
+        notes: the full dataset: its live notes are the candidates, its text is what BM25 reads.
+        out: folder for metrics.json, report.md and queries.parquet.
+        split: a folder that `noterec split` wrote; fills what isn't given below.
+        pairs: test pairs, new -> all. Required, by itself or through `split`.
+        engagement: the training dataset, for popularity and for slices by clicks.
+        warm_pairs: test pairs, warm -> new.
+        paper_pairs: directional test pairs with both notes unseen.
+        new_notes: which notes are new (note_id, part); needed with warm and paper pairs.
+        config: the settings.
+
+    Returns:
+        The report that was written.
+
+    Raises:
+        InputError: a table is missing, empty, or names notes that the dataset doesn't have; an arm's name is taken, or its
+            vectors belong to other notes.
+        ArtefactError: an arm's vectors mix model versions.
+        ConfigError: an unknown built-in arm, popularity without engagement, or fusion without bm25.
+    """
+    _check_names(arms, config)
+    target = storage.local(out)
+    given = {"pairs": pairs, "engagement": engagement, "warm_pairs": warm_pairs}
+    inputs = Inputs.collect(split, **given, paper_pairs=paper_pairs, new_notes=new_notes)
+    if "popularity" in config.builtin and inputs.engagement is None:
+        raise ConfigError(
+            "the popularity arm needs engagement=TRAIN_DATASET; give it, or leave popularity out of builtin"
+        )
+    with progress.stage("evaluate") as stage:
+        catalogue = Catalogue.read(notes)
+        found = directions(catalogue, inputs, config)
+        clicks = None
+        if inputs.engagement is not None:
+            clicks = training_clicks(catalogue.ids, Dataset(inputs.engagement).engagement(engaged=True))
+        described: dict[str, dict[str, Any]] = {}
+        ranked = _arms(arms, catalogue, clicks, config, described)
+        fusions = [FusionArm(f"{name}+bm25", (name, "bm25"), config.rrf_k) for name in arms] if config.fuse else []
+        described.update({fusion.name: {"kind": "fused", "parts": list(fusion.parts)} for fusion in fusions})
+        main = found[0]
+        parts = slices(main, clicks, catalogue.text_lengths())
+        protocol = _protocol(catalogue, inputs, found, parts, clicks, arms, config)
+        report = Report(target, protocol, described, [])
+        tables = []
+        for direction in found:
+            measured = measure(direction, ranked, fusions, notes=len(catalogue), config=config)
+            _summarise(report, direction, measured, parts if direction is main else [], config)
+            tables.append(_per_query(direction, measured, catalogue, config))
+        per_query = pl.concat(tables, how="diagonal")
+        storage.write_table(per_query.to_arrow(compat_level=pl.CompatLevel.oldest()), target / QUERIES_FILE)
+        report.save()
+        stage.counts.update(rows_in=main.pairs, queries=sum(len(direction.queries) for direction in found))
+        stage.counts.update(arms=len(report.arms), rows_out=per_query.height)
+    return report
+
+
+def _check_names(arms: Mapping[str, PathLike], config: EvaluateConfig) -> None:
+    for name in config.builtin:
+        if name not in BUILTIN:
+            near = difflib.get_close_matches(name, BUILTIN, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(BUILTIN)}"
+            raise ConfigError(f"builtin: no built-in arm {name!r}; {hint}")
+    if len(set(config.builtin)) < len(config.builtin):
+        raise ConfigError(f"builtin: {', '.join(config.builtin)}; expected each arm once")
+    for name in arms:
+        if name in BUILTIN or "+" in name or not name.strip():
+            raise InputError(
+                f"an arm can't be called {name!r}: {', '.join(BUILTIN)} and names with + are noterec's own; give --arm "
+                "NAME=EMBEDDINGS another name"
+            )
+    if not arms and not config.builtin:
+        raise InputError("nothing to evaluate: no arm was given and builtin is empty; give --arm NAME=EMBEDDINGS")
+    if arms and config.fuse and "bm25" not in config.builtin:
+        raise ConfigError("fuse needs bm25 among the built-in arms; add it to builtin, or set fuse=false")
+
+
+def _arms(
+    arms: Mapping[str, PathLike],
+    catalogue: Catalogue,
+    clicks: Rows | None,
+    config: EvaluateConfig,
+    described: dict[str, dict[str, Any]],
+) -> list[Arm]:
+    """The built-in arms in the order of the settings, then the user's; `described` gets what is known of each."""
+    found: list[Arm] = []
+    for name in config.builtin:
+        described[name] = {"kind": "builtin"}
+        if name == "random":
+            found.append(RandomArm(config.seed))
+        elif name == "popularity" and clicks is not None:
+            found.append(PopularityArm(clicks))
+        elif name == "bm25":
+            frame = catalogue.notes
+            found.append(LexicalArm(Lexicon(frame["title"], frame["content"], frame["hashtags"])))
+    for name, path in arms.items():
+        table = load_embeddings(path)
+        places = pl.DataFrame({"note_id": table.ids}).with_row_index("row")
+        joined = pl.DataFrame({"note_id": catalogue.ids}).join(places, on="note_id", how="left", maintain_order="left")
+        row_of = joined["row"].cast(pl.Int64).fill_null(-1).to_numpy()
+        matched = int((row_of >= 0).sum())
+        if not matched:
+            raise InputError(
+                f"arm {name}: {path} has vectors of none of the {len(catalogue)} notes of {catalogue.path} (its first is "
+                f"{table.ids[0]!r}); give the embeddings of that dataset"
+            )
+        described[name] = {
+            "kind": "user",
+            "embeddings": str(path),
+            "model_version": table.model_version,
+            "dimension": table.dimension,
+            "notes_without_vector": len(catalogue) - matched,
+            "vectors_of_unknown_notes": len(table) - matched,
+        }
+        if matched < len(catalogue):
+            logger.warning("arm %s: %d of %d notes have no vector", name, len(catalogue) - matched, len(catalogue))
+        found.append(EmbeddingArm(name, table.vectors, row_of))
+    return found
+
+
+def _protocol(
+    catalogue: Catalogue,
+    inputs: Inputs,
+    found: list[Direction],
+    parts: list[Slice],
+    clicks: Rows | None,
+    arms: Mapping[str, PathLike],
+    config: EvaluateConfig,
+) -> dict[str, Any]:
+    trained = 0 if clicks is None else int((clicks[found[0].queries] > 0).sum())
+    if trained:
+        logger.warning("%d queries of %r have engagement in the training log: they are not cold", trained, MAIN)
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "dataset": str(catalogue.path),
+        "notes": len(catalogue),
+        "inputs": {name: None if path is None else str(path) for name, path in vars(inputs).items()},
+        "split": storage.read_origin(inputs.pairs),
+        "directions": {
+            direction.name: {
+                **direction.record(catalogue),
+                "first": metric_names(direction, config.rank_at)[0],
+            }
+            for direction in found
+        },
+        "not_measured": not_measured(found, inputs),
+        "slices": {part.name: {"says": part.says, "queries": len(part.queries)} for part in parts},
+        "queries_in_training": trained,
+        "at": sorted(set(config.at)),
+        "rank_at": config.rank_at,
+        "resamples": config.resamples,
+        "seed": config.seed,
+        "user_arms": list(arms),
+        "config": config.model_dump(mode="json"),
+    }
+
+
+def _summarise(
+    report: Report, direction: Direction, measured: dict[str, Measured], parts: list[Slice], config: EvaluateConfig
+) -> None:
+    """Add one direction's intervals, slices and paired differences to a report."""
+    names = metric_names(direction, config.rank_at)
+    arms = list(measured)
+    resampled = resample(
+        np.concatenate([measured[arm].values for arm in arms], axis=1),  # (Q, arms x metrics)
+        resamples=config.resamples,
+        seed=config.seed,
+    )
+    column = {(arm, name): a * len(names) + m for a, arm in enumerate(arms) for m, name in enumerate(names)}
+    for arm in arms:
+        entry = report.arms[arm]
+        metrics = {name: resampled.interval(column[arm, name]) for name in names}
+        if direction.name != PAPER:
+            # A share of the catalogue is no mean over queries, so it has no bootstrap interval over them.
+            coverage = {"mean": measured[arm].coverage, "low": None, "high": None, "n": len(direction.queries)}
+            metrics[f"coverage@{config.rank_at}"] = coverage
+        (entry if direction.name == MAIN else entry.setdefault("directions", {}).setdefault(direction.name, {})).update(
+            metrics
+        )
+        entry.setdefault("unasked", {})[direction.name] = measured[arm].unasked
+    for part in parts:
+        values = [metric_values(measured[arm].top[part.queries], part.relevance, names) for arm in arms]
+        within = resample(np.concatenate(values, axis=1), resamples=config.resamples, seed=config.seed)
+        for arm in arms:
+            figures = {name: within.interval(column[arm, name]) for name in names}
+            report.arms[arm].setdefault("slices", {})[part.name] = figures
+    builtin = [arm for arm in config.builtin if arm in measured]
+    against = {max(builtin, key=lambda arm: float(resampled.mean[column[arm, names[0]]]))} if builtin else set()
+    against |= set(report.protocol["user_arms"][:1])
+    for other in sorted(against):
+        for arm in arms:
+            for name in names:
+                if arm != other:
+                    difference = resampled.difference(column[arm, name], column[other, name])
+                    where = {"direction": direction.name, "metric": name, "arm": arm, "against": other}
+                    report.paired.append({**where, **difference})
+
+
+def _per_query(
+    direction: Direction, measured: dict[str, Measured], catalogue: Catalogue, config: EvaluateConfig
+) -> pl.DataFrame:
+    """One row per arm and query with every metric, so that runs can be compared query by query."""
+    names = metric_names(direction, config.rank_at)
+    queries = catalogue.ids.gather(direction.queries)
+    single = direction.name == PAPER
+    related = (
+        catalogue.ids.gather(direction.relevance.rows) if single else pl.Series([None] * len(queries), dtype=pl.String)
+    )
+    hashes = direction.relevant_hashes(catalogue)
+    frames = []
+    for arm, found in measured.items():
+        columns = {
+            "direction": pl.Series([direction.name] * len(queries), dtype=pl.String),
+            "arm": pl.Series([arm] * len(queries), dtype=pl.String),
+            "query_id": queries,
+            "related_id": related,
+            "relevant_hash": hashes,
+        }
+        frames.append(pl.DataFrame({**columns, **dict(zip(names, found.values.T, strict=True))}))
+    return pl.concat(frames)

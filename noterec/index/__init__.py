@@ -1,0 +1,8 @@
+"""Vectors to neighbours: an exact FAISS index in immutable bundles, filtered search, and the nightly neighbours table."""
+
+from noterec.index.build import IndexSummary, build_index
+from noterec.index.neighbours import NeighboursSummary, neighbours
+from noterec.index.search import Index
+from noterec.index.vectors import Embeddings, load_embeddings
+
+__all__ = ["Embeddings", "Index", "IndexSummary", "NeighboursSummary", "build_index", "load_embeddings", "neighbours"]

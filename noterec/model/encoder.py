@@ -1,0 +1,339 @@
+"""The encoder: prompt, backbone, readout, head. One class for every backbone, for training and inference alike."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from noterec import config, progress, storage
+from noterec.config import PromptConfig
+from noterec.errors import ArtefactError, DependencyError, InputError
+from noterec.model import backbone as backbones
+from noterec.model.backbone import Backbone
+from noterec.model.batching import pad, plan
+from noterec.model.head import Bags, Head
+from noterec.model.lexicon import Lexicon
+from noterec.model.prompts import Prompt
+from noterec.notes import note
+
+NOTEREC_FILE = "noterec.json"
+HEAD_FILE = "head.safetensors"
+LEXICON_FILE = "lexicon.json"
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """B notes as an encoder reads them."""
+
+    tokens: list[np.ndarray]  # B arrays (T_b,) int64
+    words: Any  # scipy CSR matrix (B, V) float32, or None for an encoder without a lexicon
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+class NoteEncoder(nn.Module):
+    """Turns notes into unit-norm embeddings whose cosine says how related two notes are.
+
+    Attributes:
+        backbone: the pretrained model with its tokenizer.
+        head: the map to D dimensions, or None where the state itself is the embedding (zero-shot).
+        lexicon: the words that the head knows, or None.
+        logit_scale: () float32, τ of the contrastive loss; not used for encoding.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: Head | None = None,
+        prompt: PromptConfig | None = None,
+        lexicon: Lexicon | None = None,
+    ) -> None:
+        """Put an encoder together; most callers want `from_pretrained`."""
+        super().__init__()
+        prompt = prompt or PromptConfig()
+        style = prompt.style
+        if style == "auto":
+            style = "compress" if backbone.kind == "causal" else "plain"
+        self.backbone = backbone
+        self.model = backbone.model  # registered, so that it moves and saves with the encoder
+        self.head = head
+        self.lexicon = lexicon
+        self.logit_scale = nn.Parameter(torch.tensor(3.0))
+        self.prompt = Prompt(backbone.tokenizer, prompt, style=style)
+        limit = getattr(backbone.model.config, "max_position_embeddings", None)
+        if isinstance(limit, int) and self.prompt.max_tokens > limit:
+            raise InputError(
+                f"prompt limits allow {self.prompt.max_tokens} tokens, the backbone reads {limit}; "
+                "lower prompt.content_tokens"
+            )
+        self._versions: tuple[str, str] | None = None
+
+    @property
+    def dimension(self) -> int:
+        """D, the length of an embedding."""
+        return self.backbone.hidden_size if self.head is None else self.head.dimension
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.logit_scale.device
+
+    @property
+    def states_version(self) -> str:
+        """Changes whenever a note's state before the head would: weights, tokenizer, prompt, limits."""
+        return self._version_hashes()[0]
+
+    @property
+    def model_version(self) -> str:
+        """Changes whenever a note's embedding would: the state's version and the head."""
+        return self._version_hashes()[1]
+
+    def _version_hashes(self) -> tuple[str, str]:
+        if self._versions is None:
+            states = storage.value_hash(
+                {
+                    "weights": _weights_hash(self.model.state_dict()),
+                    "tokenizer": hashlib.sha256(
+                        self.backbone.tokenizer.backend_tokenizer.to_str().encode()
+                    ).hexdigest(),
+                    "readout": self.backbone.kind,
+                    "prompt": self.prompt.signature,
+                }
+            )
+            head = None if self.head is None else _weights_hash(self.head.state_dict())
+            words = None if self.lexicon is None else [self.lexicon.words, [float(value) for value in self.lexicon.idf]]
+            self._versions = (states, storage.value_hash([states, head, words]))
+        return self._versions
+
+    def weights_changed(self) -> None:
+        """Forget the versions; to be called after the weights were trained or replaced."""
+        self._versions = None
+
+    def states(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """Readout states: (B, T) int64 right-padded ids and (B,) lengths to (B, H)."""
+        return self.backbone.readout(ids, lengths)
+
+    def project(self, states: Tensor, words: Any = None) -> Tensor:
+        """States, and word vectors for an encoder with a lexicon, to embeddings.
+
+        Args:
+            states: (B, H) any float.
+            words: scipy CSR matrix (B, V) from `Inputs.words`.
+
+        Returns:
+            (B, D) float32, unit-norm rows.
+        """
+        if self.head is None:
+            return F.normalize(states.float(), dim=-1)
+        bags = None if words is None else Bags.of(words, self.device)
+        return torch.as_tensor(self.head(states, bags))
+
+    def forward(self, ids: Tensor, lengths: Tensor, words: Any = None) -> Tensor:
+        """(B, T) int64 right-padded ids, (B,) lengths and word vectors to (B, D) float32 embeddings, unit-norm rows."""
+        return self.project(self.states(ids, lengths), words)
+
+    def prepare(self, table: pa.Table) -> Inputs:
+        """Tokenise the notes of a table and count their words."""
+        texts = note.texts(table)
+        return Inputs(self.prompt.encode(texts), None if self.lexicon is None else self.lexicon.vectors(texts))
+
+    @torch.inference_mode()
+    def run(
+        self, inputs: Inputs, *, batch_tokens: int, project: bool = True
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Encode prepared notes batch by batch, notes of like length together.
+
+        Args:
+            inputs: from `prepare`.
+            batch_tokens: tokens of a batch, padding included.
+            project: False gives states (B, H) in place of embeddings (B, D).
+
+        Yields:
+            (positions in `inputs` (b,) int64, vectors (b, D or H) float32).
+        """
+        was_training = self.training
+        self.eval()
+        try:
+            for batch in plan([len(sequence) for sequence in inputs.tokens], batch_tokens):
+                ids, lengths = pad([inputs.tokens[i] for i in batch], self.backbone.tokenizer.pad_token_id)
+                vectors = self.states(ids.to(self.device), lengths.to(self.device))
+                if project:
+                    vectors = self.project(vectors, None if inputs.words is None else inputs.words[batch])
+                yield batch, vectors.float().cpu().numpy()
+        finally:
+            self.train(was_training)
+
+    def encode(self, notes: Any, *, batch_tokens: int = 16384, show_progress: bool = False) -> np.ndarray:
+        """Encode notes.
+
+        The vector of a note doesn't depend on the notes beside it or on their order (within 1e-5).
+
+        Args:
+            notes: a pyarrow.Table or polars.DataFrame of the notes schema, or an iterable of `noterec.Note` or dict.
+            batch_tokens: tokens of a batch, padding included; lower it where memory is short.
+            show_progress: show a bar with a rate.
+
+        Returns:
+            (B, D) float32, unit-norm rows in the order of `notes`.
+
+        Raises:
+            InputError: a note has no text at all, or is no note.
+        """
+        table = note.as_table(notes)
+        empty = ~note.has_text(table)
+        if empty.any():
+            ids = table["note_id"].filter(pa.array(empty)).to_pylist()
+            raise InputError(
+                f"{len(ids)} of {table.num_rows} notes have no text, the first is {ids[0]!r}; expected a title, hashtags "
+                "or content in every note"
+            )
+        inputs = self.prepare(table)
+        vectors = np.empty((table.num_rows, self.dimension), dtype=np.float32)
+        with (
+            progress.shown() if show_progress else contextlib.nullcontext(),
+            progress.track("encode", len(inputs), "notes") as bar,
+        ):
+            for batch, part in self.run(inputs, batch_tokens=batch_tokens):
+                vectors[batch] = part
+                bar.advance(len(batch))
+        return vectors
+
+    @classmethod
+    def from_backbone(
+        cls, name: str, *, layers: int | None = None, prompt: PromptConfig | None = None, device: str = "auto"
+    ) -> Self:
+        """A zero-shot encoder: a backbone's own states, no head (D = H)."""
+        place = backbones.choose_device(device)
+        encoder = cls(backbones.load_backbone(name, layers=layers, device=place), prompt=prompt)
+        return encoder.to(place).eval()
+
+    @classmethod
+    def from_pretrained(cls, name: str | os.PathLike[str], *, device: str = "auto") -> Self:
+        """Load an encoder from a folder that `save_pretrained` wrote, or from the hub.
+
+        A plain Hugging Face model (a folder, a hub id or `minilm`) gives its zero-shot encoder.
+
+        Raises:
+            InputError, DependencyError: there is no such model.
+            ArtefactError: the folder is damaged or of a newer format.
+        """
+        source = backbones.resolve(os.fspath(name))
+        if not Path(source).is_dir():
+            source = _from_hub(source)
+        folder = Path(source)
+        if not (folder / NOTEREC_FILE).is_file():
+            if (folder / "training").is_dir():
+                raise ArtefactError(f"{name}: training has not finished there; run the same `noterec train` again")
+            return cls.from_backbone(source, device=device)
+        record = storage.read_json(folder / NOTEREC_FILE)
+        if record.get("format") != FORMAT:
+            raise ArtefactError(f"{name}: noterec.json has format {record.get('format')}, this version reads {FORMAT}")
+        place = backbones.choose_device(device)
+        head = None
+        if record["head"] is not None:
+            from safetensors.torch import load_file
+
+            head = Head(**record["head"])
+            try:
+                head.load_state_dict(load_file(folder / HEAD_FILE))
+            except (OSError, RuntimeError) as error:
+                raise ArtefactError(f"{folder / HEAD_FILE}: missing or not this model's head ({error})") from error
+        prompt = config.make(PromptConfig, record["prompt"], where=str(folder / NOTEREC_FILE))
+        lexicon = Lexicon.load(folder / LEXICON_FILE) if head is not None and head.lexicon else None
+        encoder = cls(backbones.load_backbone(source, device=place), head, prompt, lexicon)
+        with torch.no_grad():
+            encoder.logit_scale.fill_(record["logit_scale"])
+        encoder._versions = (record["states_version"], record["model_version"])
+        return encoder.to(place).eval()
+
+    def save_pretrained(self, path: str | os.PathLike[str], *, origin: Mapping[str, Any] | None = None) -> None:
+        """Save as a Hugging Face folder with `head.safetensors` and `noterec.json` beside the backbone's own files.
+
+        `noterec.json` is removed first and written last: a folder that has it is whole.
+
+        Args:
+            path: the folder; made where it doesn't exist. Other files in it stay.
+            origin: what the model was trained on, kept in noterec.json.
+        """
+        from safetensors.torch import save_file
+
+        folder = storage.local(path)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder}: can't make that folder: {error.strerror}") from error
+        with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as temporary:
+            aside = Path(temporary)
+            model: Any = self.model
+            model.save_pretrained(aside)
+            self.backbone.tokenizer.save_pretrained(aside)
+            if self.head is not None:
+                weights = {key: value.detach().cpu().contiguous() for key, value in self.head.state_dict().items()}
+                save_file(weights, aside / HEAD_FILE)
+            if self.lexicon is not None:
+                self.lexicon.save(aside / LEXICON_FILE)
+            (folder / NOTEREC_FILE).unlink(missing_ok=True)
+            for file in sorted(aside.iterdir()):
+                target = folder / file.name
+                if target.is_dir():
+                    shutil.rmtree(target)
+                file.replace(target)
+        record = {
+            "format": FORMAT,
+            "model_version": self.model_version,
+            "states_version": self.states_version,
+            "dimension": self.dimension,
+            "readout": self.backbone.kind,
+            "prompt": self.prompt.config.model_copy(update={"style": self.prompt.style}).model_dump(),
+            "head": None if self.head is None else self.head.shape,
+            "logit_scale": float(self.logit_scale.detach()),
+            "origin": dict(origin or {}),
+        }
+        storage.write_json(folder / NOTEREC_FILE, record)
+
+    def push_to_hub(self, repo: str, *, private: bool = True) -> None:
+        """Upload the encoder to a repository of the Hugging Face hub (needs a login there)."""
+        from huggingface_hub import HfApi
+
+        api = HfApi()
+        api.create_repo(repo, private=private, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            api.upload_folder(repo_id=repo, folder_path=folder)
+
+
+def _weights_hash(weights: Mapping[str, Tensor]) -> str:
+    """A hash of named tensors in float32, whatever device or dtype they are held in."""
+    digest = hashlib.sha256()
+    for key in sorted(weights):
+        tensor = weights[key].detach().cpu().float().contiguous()
+        digest.update(f"{key}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _from_hub(repo: str) -> str:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return snapshot_download(repo)
+    except Exception as error:
+        raise DependencyError(
+            f"model {repo!r}: no such folder here, and the hub did not give it ({str(error).splitlines()[0]}); "
+            "give the folder of a trained model, or a Hugging Face model folder"
+        ) from error

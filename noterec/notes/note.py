@@ -1,0 +1,124 @@
+"""One note as a Python object, and any collection of notes as the notes table."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from noterec import schema
+from noterec.errors import InputError
+
+ENCODED_COLUMNS = ("title", "hashtags", "content")  # the fields that an embedding depends on
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Note:
+    """A note as a person posts it: `Note(title="Cold brew at home", content="...", hashtags=["coffee"])`.
+
+    Text may be anything, of any length: it can't break the prompt, and what is beyond the model's limits is cut.
+    """
+
+    title: str | None = None
+    content: str | None = None
+    hashtags: list[str] = dataclasses.field(default_factory=list)
+    note_id: str = ""
+    category: str | None = None
+    author_id: str | None = None
+    language: str | None = None
+    created_at: dt.datetime | None = None
+
+
+def as_table(notes: Any) -> pa.Table:
+    """Any collection of notes as a table of the notes schema.
+
+    Args:
+        notes: a pyarrow.Table, a polars.DataFrame, one `Note` or dict, or an iterable of them. A note without an id gets
+            its position as one.
+
+    Returns:
+        A table of B rows in the order given.
+
+    Raises:
+        InputError: an item is no note, or a field has the wrong type.
+    """
+    if isinstance(notes, pa.Table):
+        table = notes
+    elif hasattr(notes, "to_arrow"):
+        table = notes.to_arrow()
+    else:
+        items = [notes] if isinstance(notes, Note | Mapping) else notes
+        if isinstance(items, str) or not isinstance(items, Iterable):
+            raise InputError(
+                f"notes: given {type(notes).__name__}; expected a table, or an iterable of noterec.Note or dict"
+            )
+        table = _from_items(items)
+    if "note_id" not in table.column_names:
+        ids = pa.array([str(row) for row in range(table.num_rows)])
+        table = table.add_column(0, "note_id", ids)
+    return schema.conform(table, schema.NOTES, name="notes")
+
+
+def _from_items(items: Iterable[Any]) -> pa.Table:
+    rows: list[dict[str, Any]] = []
+    for position, item in enumerate(items):
+        if isinstance(item, Note):
+            row = {field.name: getattr(item, field.name) for field in dataclasses.fields(item)}
+        elif isinstance(item, Mapping):
+            row = dict(item)
+            unknown = [key for key in row if key not in schema.NOTES.names]
+            if unknown:
+                raise InputError(
+                    f"notes[{position}]: unknown field {unknown[0]!r}; expected some of {', '.join(schema.NOTES.names)}"
+                )
+        else:
+            raise InputError(f"notes[{position}]: given {type(item).__name__}; expected noterec.Note or dict")
+        row["note_id"] = str(row.get("note_id") or position)
+        if isinstance(row.get("hashtags"), str):
+            raise InputError(f"notes[{position}]: hashtags is one string; expected a list of strings")
+        rows.append(row)
+    try:
+        return pa.Table.from_pylist(rows, schema=schema.NOTES)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError) as error:
+        raise InputError(f"notes: a field has the wrong type: {error}") from error
+
+
+def texts(table: pa.Table) -> list[tuple[str, list[str], str]]:
+    """(title, hashtags, content) of every note, nulls as empty."""
+    columns = [table.column(name).to_pylist() for name in ENCODED_COLUMNS]
+    return [
+        (title or "", [tag for tag in hashtags or [] if tag], content or "")
+        for title, hashtags, content in zip(*columns, strict=True)
+    ]
+
+
+def content_hashes(table: pa.Table) -> np.ndarray:
+    """A hash of the fields that an embedding depends on: (B,) uint64, the same on every machine and in every version.
+
+    Nulls count as empty. Fields are separated by their lengths, so no text can be moved from one to the next.
+    """
+    hashes = np.empty(table.num_rows, dtype=np.uint64)
+    for row, (title, hashtags, content) in enumerate(texts(table)):
+        digest = hashlib.blake2b(digest_size=8)
+        for part in (title, content, *hashtags):
+            data = part.encode("utf-8", "surrogatepass")
+            digest.update(len(data).to_bytes(8, "little"))
+            digest.update(data)
+        hashes[row] = int.from_bytes(digest.digest(), "little")
+    return hashes
+
+
+def has_text(table: pa.Table) -> np.ndarray:
+    """Which notes have anything to read: (B,) bool."""
+    return np.array(
+        [
+            bool(title.strip() or content.strip() or any(tag.strip() for tag in tags))
+            for title, tags, content in texts(table)
+        ],
+        dtype=bool,
+    )

@@ -1,0 +1,66 @@
+"""Neighbours of one note: by its id, or by its content where the index has never seen it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from noterec.errors import InputError
+from noterec.index.search import Index
+from noterec.notes.note import Note
+
+SHOWN = ("title", "category")
+
+
+def query(
+    index: str | os.PathLike[str] | Index,
+    *,
+    note_id: str | None = None,
+    title: str | None = None,
+    content: str | None = None,
+    hashtags: Iterable[str] = (),
+    model: Any = None,
+    k: int = 10,
+    candidates: Any = "all",
+    where: Any = None,
+) -> pl.DataFrame:
+    """The k nearest notes of a note.
+
+    Args:
+        index: an index, or its folder.
+        note_id: a note of the index; it is not among its own neighbours.
+        title, content, hashtags: a note that the index doesn't have, encoded with `model`.
+        model: the index's model: a folder, or a loaded NoteEncoder.
+        k: neighbours.
+        candidates: "all", "new", or the ids that may be found.
+        where: a condition on the attributes, as in `Index.search`.
+
+    Returns:
+        Columns rank, note_id, score (cosine), and title and category where the index keeps them.
+
+    Raises:
+        InputError: neither an id nor content was given, or both; the id is unknown.
+        ArtefactError: the model is not the index's.
+    """
+    opened = index if isinstance(index, Index) else Index.open(index)
+    unseen = title is not None or content is not None or bool(list(hashtags))
+    if (note_id is not None) == unseen:
+        raise InputError("expected either a note_id of the index, or the title, content or hashtags of another note")
+    if note_id is not None:
+        found = opened.similar(note_id, k, where=where, candidates=candidates)
+    else:
+        if model is None:
+            raise InputError("an unseen note has to be encoded; give the index's model (--model)")
+        from noterec.model.encoder import NoteEncoder
+
+        encoder = model if isinstance(model, NoteEncoder) else NoteEncoder.from_pretrained(model)
+        opened.require_model(encoder.model_version)
+        vectors = encoder.encode([Note(title=title, content=content, hashtags=list(hashtags))])
+        found = opened.search(np.asarray(vectors), k, where=where, candidates=candidates)
+    table = pl.DataFrame(found).select("rank", "note_id", "score")
+    shown = [column for column in SHOWN if column in opened.attributes.columns]
+    return table.join(opened.attributes.select("note_id", *shown), on="note_id", how="left", maintain_order="left")

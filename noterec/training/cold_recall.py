@@ -1,0 +1,106 @@
+"""Cold recall: do notes that training never saw find the notes that people engage with beside them?
+
+It is what chooses the model: training stops when it no longer rises, and the weights of the best look are kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import polars as pl
+import torch
+
+from noterec.errors import InputError
+from noterec.model.encoder import Inputs, NoteEncoder
+from noterec.ranking.metrics import Relevance, recall_at
+from noterec.ranking.topk import top_k
+from noterec.training.material import Material, rows_of_pairs
+
+CUTOFFS = (10, 100)
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """Recall of the cold queries at one step."""
+
+    step: int
+    recall_at_10: float
+    recall_at_100: float
+
+    @property
+    def value(self) -> float:
+        """What is maximised: the mean of both."""
+        return (self.recall_at_10 + self.recall_at_100) / 2
+
+
+class ColdRecall:
+    """Ranks a pool of notes for cold queries with an encoder as it is now."""
+
+    def __init__(
+        self,
+        material: Material,
+        valid_pairs: pl.DataFrame,
+        *,
+        queries: int | None,
+        pool: int | None,
+        batch_tokens: int,
+        seed: int,
+    ) -> None:
+        """Choose queries and pool.
+
+        Args:
+            material: all notes that the pairs name.
+            valid_pairs: relevant notes (related_id) of cold queries (anchor_id).
+            queries: at most so many queries, drawn with the seed; None = all.
+            pool: rank among about so many notes, the relevant ones always included; None = all.
+            batch_tokens: tokens of a batch when notes are encoded.
+            seed: for both draws.
+        """
+        anchors, related, _ = rows_of_pairs(valid_pairs, material.ids)
+        if not len(anchors):
+            raise InputError("the valid pairs are an empty table; expected relevant notes of cold queries")
+        random = np.random.default_rng(seed)
+        chosen = np.unique(anchors)
+        if queries is not None and queries < len(chosen):
+            chosen = np.sort(random.choice(chosen, queries, replace=False))
+        keep = np.isin(anchors, chosen)
+        anchors, related = anchors[keep], related[keep]
+        rows = np.arange(len(material.ids))
+        if pool is not None and pool < len(rows):
+            needed = np.union1d(chosen, related)
+            others = np.setdiff1d(rows, needed)
+            extra = random.choice(others, min(len(others), max(0, pool - len(needed))), replace=False)
+            rows = np.union1d(needed, extra)
+        self._rows, self._material, self._batch_tokens = rows, material, batch_tokens
+        self._queries = np.searchsorted(rows, chosen)
+        order = np.argsort(anchors, kind="stable")
+        counts = np.bincount(np.searchsorted(chosen, anchors), minlength=len(chosen))
+        indptr = np.concatenate([[0], np.cumsum(counts)])
+        self._relevance = Relevance(indptr, np.searchsorted(rows, related[order]))
+
+    def look(self, encoder: NoteEncoder, step: int) -> Look:
+        """Encode the pool and rank it for every query."""
+        vectors = vectors_of(encoder, self._material, self._rows, self._batch_tokens)
+        deepest = min(max(CUTOFFS), len(vectors))
+        _, ranked = top_k(vectors[self._queries], vectors, deepest, exclude=self._queries)
+        recalls = [float(recall_at(ranked, self._relevance, min(k, deepest)).mean()) for k in CUTOFFS]
+        return Look(step, *recalls)
+
+
+@torch.inference_mode()
+def vectors_of(encoder: NoteEncoder, material: Material, rows: np.ndarray, batch_tokens: int) -> np.ndarray:
+    """Embeddings of some of the notes, from their states where those are known: (len(rows), D) float32."""
+    words = None if material.inputs.words is None or encoder.lexicon is None else material.inputs.words[rows]
+    if material.states is None:
+        tokens = [material.inputs.tokens[row] for row in rows]
+        vectors = np.empty((len(rows), encoder.dimension), dtype=np.float32)
+        for batch, part in encoder.run(Inputs(tokens, words), batch_tokens=batch_tokens):
+            vectors[batch] = part
+        return vectors
+    parts = []
+    for start in range(0, len(rows), 8192):
+        end = start + 8192
+        states = torch.from_numpy(material.states[rows[start:end]]).to(encoder.device)
+        parts.append(encoder.project(states, None if words is None else words[start:end]).cpu().numpy())
+    return np.concatenate(parts)
