@@ -87,8 +87,10 @@ class PromptConfig(Settings):
     title_tokens: int = Field(32, ge=1)
     hashtags_tokens: int = Field(32, ge=1)
     content_tokens: int = Field(96, ge=1)
-    style: Literal["auto", "compress", "plain"] = Field(
-        "auto", description="compress: NoteLLM's compression prompt; plain: the bare text; auto: by kind of backbone"
+    style: Literal["auto", "compress", "short", "plain"] = Field(
+        "auto",
+        description="compress: NoteLLM's compression prompt; short: its quotes without the words; plain: the bare text; "
+        "auto: compress for a language model, short for tiny, plain for a sentence encoder",
     )
 
 
@@ -118,7 +120,7 @@ class TrainConfig(Settings):
         300, ge=0, description="optimiser steps at most; 0 saves the start: zero-shot states through the head"
     )
     batch_notes: int | None = Field(
-        None, ge=4, description="notes seen by a step: 2P for P pairs; none: 4096 for a graph block, 256 for pairs"
+        None, ge=4, description="notes seen by a step: 2P for P pairs; none: 2048 for a graph block, 256 for pairs"
     )
     lr: float = Field(1e-3, gt=0, description="peak learning rate of the head, the logit scale and a tiny backbone")
     words_lr: float = Field(3e-3, gt=0, description="peak learning rate of the lexicon")
@@ -127,7 +129,7 @@ class TrainConfig(Settings):
     warmup: float = Field(0.1, ge=0, le=1, description="share of the steps with a rising learning rate")
     logit_scale: float | None = Field(
         None,
-        description="starting value of τ; cosines are multiplied by e^τ; none: 3 for pairs (the paper), 2.3 for graph",
+        description="starting value of τ; cosines are multiplied by e^τ; none: 3 for pairs (the paper), 2.66 for graph",
     )
     valid_every: int = Field(20, ge=1, description="steps between two looks at cold recall")
     valid_queries: int | None = Field(None, ge=1, description="cold queries of a look; none: all if frozen, else 500")

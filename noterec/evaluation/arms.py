@@ -85,14 +85,13 @@ class RandomArm:
         return np.ones(len(queries), dtype=bool)
 
     def over(self, candidates: Rows) -> Ranker:
-        """Draw candidates without replacement."""
+        """Shuffle the candidates anew for every query."""
 
         def rank(queries: Rows, depth: int) -> Rows:
             ranked = np.full((len(queries), depth), -1, dtype=np.int64)
-            drawn = min(depth + 1, len(candidates))
             for number, query in enumerate(queries):
                 rng = np.random.default_rng([self._seed, int(query)])
-                order = rng.choice(candidates, size=drawn, replace=False)
+                order = rng.permutation(candidates)  # whole, so that the first ranks don't depend on the depth
                 order = order[order != query][:depth]
                 ranked[number, : len(order)] = order
             return ranked

@@ -232,9 +232,10 @@ def _summarise(
             # A share of the catalogue is no mean over queries, so it has no bootstrap interval over them.
             coverage = {"mean": measured[arm].coverage, "low": None, "high": None, "n": len(direction.queries)}
             metrics[f"coverage@{config.rank_at}"] = coverage
-        (entry if direction.name == MAIN else entry.setdefault("directions", {}).setdefault(direction.name, {})).update(
-            metrics
-        )
+        if direction.name == MAIN:
+            entry.update(metrics)
+        else:
+            entry.setdefault("directions", {})[direction.name] = metrics
         entry.setdefault("unasked", {})[direction.name] = measured[arm].unasked
     for part in parts:
         values = [metric_values(measured[arm].top[part.queries], part.relevance, names) for arm in arms]

@@ -69,6 +69,8 @@ def load_report(path: str | os.PathLike[str]) -> Report:
             f"{folder / METRICS_FILE}: not an evaluation of format version {FORMAT_VERSION}; evaluate again with this "
             "version of noterec"
         )
+    if not {"directions", "user_arms"} <= protocol.keys() or not {"arms", "paired"} <= record.keys():
+        raise ArtefactError(f"{folder / METRICS_FILE}: incomplete; it was damaged: evaluate again")
     return Report(folder, protocol, record["arms"], record["paired"])
 
 
@@ -103,11 +105,11 @@ def _number(value: float) -> str:
     return f"{value:.4f}"
 
 
-def _grid(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
-    """Rows as a Markdown table; a bar inside a cell would end it."""
+def _grid(rows: Sequence[Mapping[str, str]], text_columns: int = 1) -> Iterator[str]:
+    """Rows as a Markdown table, numbers to the right; a bar inside a cell would end it."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
     yield "| " + " | ".join(columns) + " |"
-    yield "|" + "|".join("---" if place == 0 else "---:" for place in range(len(columns))) + "|"
+    yield "|" + "|".join("---" if place < text_columns else "---:" for place in range(len(columns))) + "|"
     for row in rows:
         yield "| " + " | ".join(row.get(column, "").replace("|", "\\|") for column in columns) + " |"
 
@@ -134,6 +136,9 @@ def _markdown(report: Report) -> Iterator[str]:
             yield f"Cut-offs {cut} are left out: in so small a pool every arm would reach 1."
         yield ""
         yield from _grid(table(report, name))
+        if name != MAIN and "popularity" in report.arms:
+            yield ""
+            yield "Popularity knows no new note: nobody has clicked one yet."
         missing = {arm: entry["unasked"].get(name, 0) for arm, entry in report.arms.items()}
         if any(missing.values()):
             yield ""
@@ -198,5 +203,6 @@ def _paired(report: Report) -> Iterator[str]:
                 "verdict": entry["verdict"],
             }
             for entry in shown
-        ]
+        ],
+        text_columns=4,
     )

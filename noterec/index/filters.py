@@ -44,7 +44,8 @@ def where_mask(attributes: pl.DataFrame, where: Where) -> Mask:
     try:
         kept = attributes.lazy().select(condition.alias("kept")).collect()["kept"]
     except pl.exceptions.ColumnNotFoundError as error:
-        raise _unknown(attributes, str(error).splitlines()[0].strip("'\"")) from error
+        unknown = [name for name in condition.meta.root_names() if name not in attributes.columns]
+        raise _unknown(attributes, ", ".join(unknown) or str(error).splitlines()[0]) from error
     except (pl.exceptions.PolarsError, TypeError) as error:
         raise InputError(f"where can't be applied to the attributes: {str(error).splitlines()[0]}") from error
     if kept.dtype != pl.Boolean or len(kept) not in (1, attributes.height):

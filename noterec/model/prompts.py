@@ -26,7 +26,10 @@ COMPRESS = (
     '", "content": "',
     '"}. The compression word is: "',
 )
+# The same parts without words that a model trained from scratch could not know.
+SHORT = ('"', '" ', '" ', ' "')
 PLAIN = ("", " ", " ", "")
+LITERALS = {"compress": COMPRESS, "short": SHORT, "plain": PLAIN}
 
 # Text beyond this many characters per allowed token is cut before tokenising, so that a note of megabytes costs nothing.
 CHARACTERS_PER_TOKEN = 32
@@ -38,7 +41,7 @@ class Prompt:
     """Builds the token ids of notes for one tokenizer.
 
     Attributes:
-        style: "compress" or "plain".
+        style: "compress", "short" or "plain".
         max_tokens: no note is longer than this.
     """
 
@@ -62,7 +65,7 @@ class Prompt:
         self._tokenizer.encode_special_tokens = True
         self._special = frozenset(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
         lead, trail = _frame(tokenizer)
-        literals = [list(ids) for ids in self._tokenise(COMPRESS if style == "compress" else PLAIN)]
+        literals = [list(ids) for ids in self._tokenise(LITERALS[style])]
         literals[0] = lead + literals[0]
         if style == "plain":
             literals[-1] += trail
@@ -80,7 +83,7 @@ class Prompt:
         """What of the prompt enters the model version."""
         return {
             "style": self.style,
-            "literals": list(COMPRESS if self.style == "compress" else PLAIN),
+            "literals": list(LITERALS[self.style]),
             **self.config.model_dump(exclude={"style"}),
         }
 
@@ -110,12 +113,12 @@ class Prompt:
 
     def _hashtag(self, tag: str) -> str:
         tag = tag.strip().lstrip("#")
-        return f"#{tag}" if self.style == "compress" else tag
+        return tag if self.style == "plain" else f"#{tag}"
 
     def _clean(self, text: str) -> str:
         """Escape what would end the JSON string; a lone surrogate becomes the replacement character."""
         text = text.encode("utf-8", "replace").decode("utf-8") if not text.isascii() else text
-        return json.dumps(text, ensure_ascii=False)[1:-1] if self.style == "compress" else text
+        return json.dumps(text, ensure_ascii=False)[1:-1] if self.style != "plain" else text
 
     def _tokenise(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of texts, without any special token, whatever the texts say."""

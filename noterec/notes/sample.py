@@ -158,7 +158,7 @@ def _plant(config: SampleConfig, rng: np.random.Generator) -> _Planted:
         angle=cells // len(topics),
         style=style,
         quality=rng.uniform(0.7, 1.0, count),
-        popularity=(rank / count) ** -0.45,  # a few notes are shown far more often than the rest
+        popularity=(rank / count) ** -0.6,  # a few notes are shown far more often than the rest
         created=np.sort(np.floor(created)),
     )
 

@@ -12,11 +12,11 @@ import numpy as np
 
 ACTIONS = ("impression", "view", "click", "like", "save", "comment", "share")
 STRONGER = ((3, 0.25), (4, 0.15), (5, 0.04), (6, 0.03))  # action, how often it follows a click
-IMPRESSIONS_PER_USER = 700  # on average, those of a note that was shown before included
+IMPRESSIONS_PER_USER = 900  # on average, those of a note that was shown before included
 TOPICS_PER_USER = (6, 7, 8)
 MAX_TOPICS = max(TOPICS_PER_USER)
 SAME_LEAF = 0.3  # how often the next topic of a person is a neighbour of the last
-EXPLORED = 0.12  # share of the impressions that follow popularity alone
+EXPLORED = 0.2  # share of the impressions that follow popularity alone
 CLICK = 0.97  # chance where everything matches
 OTHER_ANGLE = (1.0, 0.30, 0.08, 0.05)  # by a person's rank of the angle
 OTHER_STYLE = (1.0, 0.45, 0.2, 0.1)  # by a person's rank of the style

@@ -212,12 +212,23 @@ class EngagementSink:
     def _actions(self, column: Any, count: int, problems: dict[int, str]) -> pa.Array:
         if column is None:
             return pa.array([self._action] * count, pa.string())
-        names = columns.each(column, "action", values.text, problems)
-        known = {name: (name.strip().lower() if name else self._action) for name in set(names)}
+        if isinstance(column, list):
+            cells, place = column, np.arange(count)
+        else:  # few distinct actions in many rows: look at each once
+            encoded = column.dictionary_encode(null_encoding="encode")
+            cells, place = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
+        unusable: dict[int, str] = {}
+        names = [
+            name.strip().lower() if name else self._action
+            for name in columns.each(cells, "action", values.text, unusable)
+        ]
         for at, name in enumerate(names):
-            if known[name] not in schema.ACTIONS:
-                problems.setdefault(at, f"action is {values.shown(name)}, expected one of {', '.join(schema.ACTIONS)}")
-        return pa.array([known[name] for name in names], pa.string())
+            if name not in schema.ACTIONS:
+                unusable[at] = f"action is {values.shown(name)}, expected one of {', '.join(schema.ACTIONS)}"
+        for at, reason in unusable.items():
+            for row in np.flatnonzero(place == at).tolist():
+                problems.setdefault(row, reason)
+        return pa.array(names, pa.string()).take(pa.array(place))
 
     def _times(self, cells_of: dict[str, Any], count: int, problems: dict[int, str]) -> pa.Array:
         if self._clock == "none":

@@ -19,7 +19,7 @@ from noterec.notes.dataset import Clock, Dataset
 from noterec.progress import stage, track
 
 QUANTILES = (0.05, 0.5, 0.95, 1.0)
-BATCH_ROWS = 256  # where pictures are read, rows are large
+BATCH_BYTES = 64 * 1024**2  # read at a time: few rows where they hold pictures, many where not
 LOG_ROWS = 256 * 1024
 
 
@@ -100,7 +100,8 @@ def validate(dataset: str | os.PathLike[str]) -> DatasetSummary:
         total = sum(_rows(file) for file in data.note_files)
         notes = _Notes()
         with track("notes", total, "rows") as bar:
-            for table in data.note_batches(batch_rows=BATCH_ROWS):
+            size = sum(file.stat().st_size for file in data.note_files) // max(1, total)
+            for table in data.note_batches(batch_rows=max(64, min(LOG_ROWS, BATCH_BYTES // max(1, 4 * size)))):
                 _count_notes(table, notes)
                 ids.append(pl.Series("note_id", table["note_id"], dtype=pl.String))
                 bar.advance(table.num_rows)

@@ -64,7 +64,7 @@ def rows_of_pairs(pairs: pl.DataFrame, ids: np.ndarray) -> tuple[np.ndarray, np.
     return table["anchor"].to_numpy(), table["other"].to_numpy(), table["score"].fill_null(1.0).to_numpy()
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass  # not frozen: Lightning refuses frozen ones when it moves a batch to its device
 class Batch:
     """Rows of one step (b,) int64, and (b, b) float32 weights of what is known to be related among them."""
 

@@ -141,7 +141,7 @@ class KeepBest(Callback):
             weights["τ"] = module.logit_scale.detach().cpu().clone()
             with storage.atomic_write(self._file) as file:
                 file.write(save(weights))
-        metrics = {"cold_recall@10": look.recall_at_10, "cold_recall@100": look.recall_at_100}
+        metrics = {"cold_recall_10": look.recall_at_10, "cold_recall_100": look.recall_at_100}
         for logger in trainer.loggers:
             logger.log_metrics(metrics, look.step)
 

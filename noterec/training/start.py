@@ -53,11 +53,11 @@ class Plan:
         return cls(
             way=way,
             objective=objective,
-            batch_notes=config.batch_notes or (4096 if graph else 256),
-            lexicon=config.lexicon if config.lexicon is not None else LEXICON_WORDS if frozen else 0,
+            batch_notes=config.batch_notes or (2048 if graph else 256),
+            lexicon=config.lexicon if config.lexicon is not None else LEXICON_WORDS if frozen or config.backbone == "tiny" else 0,
             valid_queries=config.valid_queries or (None if frozen else 500),
             valid_pool=config.valid_pool or (None if frozen else 4000),
-            logit_scale=config.logit_scale if config.logit_scale is not None else 2.3 if graph else 3.0,
+            logit_scale=config.logit_scale if config.logit_scale is not None else 2.66 if graph else 3.0,
         )
 
 
@@ -129,7 +129,10 @@ def new_encoder(config: TrainConfig, plan: Plan, train: pa.Table) -> NoteEncoder
             branch=config.head_branch,
             lexicon=0 if lexicon is None else len(lexicon),
         )
-    encoder = NoteEncoder(backbone, head, config.prompt, lexicon)
+    prompt = config.prompt
+    if prompt.style == "auto" and config.backbone == "tiny":
+        prompt = prompt.model_copy(update={"style": "short"})
+    encoder = NoteEncoder(backbone, head, prompt, lexicon)
     with torch.no_grad():
         encoder.logit_scale.fill_(plan.logit_scale)
     return encoder.to(device)
@@ -178,8 +181,16 @@ def set_geometry(encoder: NoteEncoder, data: Material, recall: ColdRecall | None
     """
     head = encoder.head
     assert head is not None
-    if config.backbone == "tiny":
-        return None  # random states have no geometry worth keeping
+    if config.backbone == "tiny":  # random states have no geometry worth keeping; words have
+        if data.inputs.words is not None:
+            nothing = torch.zeros(data.train, head.hidden_size)
+            random_map = head.linear.weight.detach().clone()
+            start_from(head, nothing, data.inputs.words[: data.train], centre=False, seed=config.seed)
+            with torch.no_grad():
+                head.linear.weight.copy_(random_map)
+                head.mean.zero_()
+                head.spread.fill_(1.0)
+        return None
     if data.states is None:
         random = np.random.default_rng(config.seed)
         rows = np.sort(random.choice(data.train, min(data.train, START_NOTES), replace=False))

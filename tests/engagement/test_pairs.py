@@ -1,0 +1,367 @@
+"""Pairs by hand, against a sparse-matrix product and a brute-force count, and on bad logs."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+
+from noterec import schema, storage
+from noterec.config import PairsConfig
+from noterec.engagement import counts
+from noterec.engagement.pairs import load_pairs, pairs, relevant
+from noterec.errors import InputError
+from noterec.notes.dataset import Dataset
+from tests.engagement.logs import as_dict, make_dataset, note_ids, random_events
+
+
+def mine(folder, tmp_path, **config):
+    summary = pairs(folder, out=tmp_path / "pairs.parquet", config=PairsConfig(**config))
+    table = pl.DataFrame(storage.read_table(tmp_path / "pairs.parquet", schema.PAIRS))
+    assert summary.pairs == table.height
+    return summary, as_dict(table), table
+
+
+# ---- by hand ---------------------------------------------------------------------------------------------------------
+
+
+def test_directional_score_by_hand(tmp_path):
+    """Ann views a, clicks b, then c: N = 2. Bob clicks c and b at the same minute: N = 2. Cat clicks b, then only views a."""
+    events = [
+        ("ann", "a", 1, "view"),
+        ("ann", "b", 2, "click"),
+        ("ann", "c", 3, "click"),
+        ("bob", "c", 5, "click"),
+        ("bob", "b", 5, "click"),
+        ("cat", "b", 7, "click"),
+        ("cat", "a", 8, "view"),
+        ("dan", "a", 1, "impression"),
+        ("dan", "b", 2, "click"),
+    ]
+    folder = make_dataset(tmp_path / "d", "abc", events)
+    summary, score, _ = mine(folder, tmp_path, weighting="notellm", min_support=1)
+    assert score == {("a", "b"): 0.5, ("a", "c"): 0.5, ("b", "c"): 1.0, ("c", "b"): 0.5}
+    assert summary.events_not_engaged == 1  # Dan's impression: he never saw a
+    _, score, _ = mine(folder, tmp_path, weighting="notellm", min_support=2)
+    assert score == {("b", "c"): 1.0}
+
+
+def test_some_view_before_some_engagement_is_enough(tmp_path):
+    """First view of a (1) is before the last engagement with b (9), and first view of b (2) before a's last (3)."""
+    events = [("u", "a", 1, "view"), ("u", "b", 2), ("u", "a", 3), ("u", "b", 9)]
+    _, score, _ = mine(make_dataset(tmp_path / "d", "ab", events), tmp_path, weighting="notellm", min_support=1)
+    assert score == {("a", "b"): 0.5, ("b", "a"): 0.5}
+
+
+def test_a_log_without_clock_counts_both_directions(tmp_path):
+    events = [("u", "a", None, "view"), ("u", "b", None), ("u", "c", None)]
+    folder = make_dataset(tmp_path / "d", "abc", events, clock="none")
+    _, score, _ = mine(folder, tmp_path, weighting="notellm", min_support=1)
+    assert score == {("a", "b"): 0.5, ("a", "c"): 0.5, ("b", "c"): 0.5, ("c", "b"): 0.5}  # a was never engaged with
+
+
+def test_symmetric_weightings_by_hand(tmp_path):
+    """a: ann bob cat, b: ann bob, c: cat dan; dan's second click on c and his view of a change nothing."""
+    events = [("ann", "a"), ("bob", "a"), ("cat", "a"), ("ann", "b"), ("bob", "b"), ("cat", "c"), ("dan", "c")]
+    events = [(*event, 1) for event in events] + [("dan", "c", 2), ("dan", "a", 3, "view")]
+    folder = make_dataset(tmp_path / "d", "abc", events)
+    both = lambda ab, ac: {("a", "b"): ab, ("b", "a"): ab, ("a", "c"): ac, ("c", "a"): ac}  # noqa: E731
+    assert mine(folder, tmp_path, weighting="count", min_support=1)[1] == both(2, 1)
+    cosine = both(2 / math.sqrt(6), 1 / math.sqrt(6))
+    assert mine(folder, tmp_path, weighting="cosine", min_support=1)[1] == pytest.approx(cosine)
+    assert mine(folder, tmp_path, weighting="lift", min_support=1)[1] == pytest.approx(both(8 / 6, 4 / 6))
+    assert mine(folder, tmp_path, weighting="count", min_support=2)[1] == {("a", "b"): 2, ("b", "a"): 2}
+
+
+def test_ties_go_to_the_lower_id_and_ranks_start_at_one(tmp_path):
+    events = [(user, note, 1) for user in "uv" for note in "dcba"]
+    _, _, table = mine(make_dataset(tmp_path / "d", "dcba", events), tmp_path, top=2)
+    assert table.rows() == [
+        ("a", "b", 1.0, 1), ("a", "c", 1.0, 2), ("b", "a", 1.0, 1), ("b", "c", 1.0, 2),
+        ("c", "a", 1.0, 1), ("c", "b", 1.0, 2), ("d", "a", 1.0, 1), ("d", "b", 1.0, 2),
+    ]  # fmt: skip
+
+
+def test_bounds_are_inclusive_and_survive_rounding(tmp_path):
+    """Ten people with a hundred clicks each give 0.1, the sum of ten times 0.01, which isn't exact in binary."""
+    ids = [f"n{i:03d}" for i in range(100)]
+    events = [(f"u{u}", note, 1) for u in range(10) for note in ids]
+    folder = make_dataset(tmp_path / "d", ids, events)
+    summary, score, _ = mine(folder, tmp_path, weighting="notellm", lower=0.1, upper=0.1)
+    assert len(score) == 1000
+    assert summary.pairs_beyond_top == 8900
+    with pytest.raises(InputError, match=r"no related pair is left.*9900 out of bounds"):
+        mine(folder, tmp_path, weighting="notellm", lower=0.11)
+
+
+def test_default_bounds_are_the_papers(tmp_path):
+    ids = [f"n{i:03d}" for i in range(101)]
+    folder = make_dataset(tmp_path / "d", ids, [("u", note, 1) for note in ids])
+    with pytest.raises(InputError, match="10100 out of bounds"):  # 1/101 < 0.01
+        mine(folder, tmp_path, weighting="notellm", min_support=1)
+    folder = make_dataset(tmp_path / "e", "abc", [(f"u{i}", note, 1) for i in range(61) for note in "ab"])
+    with pytest.raises(InputError, match="2 out of bounds"):  # 61 / 2 > 30
+        mine(folder, tmp_path, weighting="notellm")
+    assert mine(folder, tmp_path, weighting="count")[0].pairs == 2  # no bounds for the others
+
+
+# ---- oracles ---------------------------------------------------------------------------------------------------------
+
+
+def engaged_matrix(events, notes):
+    users = sorted({event[0] for event in events})
+    matrix = np.zeros((len(users), notes))
+    for user, note, _, action in events:
+        if action != "view":
+            matrix[users.index(user), int(note[1:])] = 1
+    return sparse.csr_matrix(matrix)
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    return tmp_path_factory.mktemp("oracle")
+
+
+@settings(deadline=None, max_examples=12)
+@given(st.integers(0, 10_000), st.integers(1, 3), st.integers(1, 6))
+def test_symmetric_weightings_agree_with_a_sparse_product(scratch, seed, min_support, top):
+    events = random_events(seed)
+    folder = make_dataset(scratch / "d", note_ids(20), events)
+    matrix = engaged_matrix(events, 20)
+    shared = (matrix.T @ matrix).toarray()
+    people = shared.diagonal()
+    users = int((matrix.sum(axis=1) > 0).sum())
+    with np.errstate(invalid="ignore", divide="ignore"):
+        expected = {
+            "count": shared,
+            "cosine": shared / np.sqrt(np.outer(people, people)),
+            "lift": shared * users / np.outer(people, people),
+        }
+    for weighting, scores in expected.items():
+        _, _, table = mine(folder, scratch, weighting=weighting, min_support=min_support, top=top)
+        wanted = []
+        for a in range(20):
+            row = [(-np.float32(scores[a, b]), b) for b in range(20) if b != a and shared[a, b] >= min_support]
+            wanted += [(f"n{a:02d}", f"n{b:02d}", -s, r) for r, (s, b) in enumerate(sorted(row)[:top], 1)]
+        assert table.rows() == wanted
+
+
+def brute_force_directional(events):
+    """Every pair of events, as the definition reads."""
+    by_user = defaultdict(list)
+    for event in events:
+        by_user[event[0]].append(event[1:])
+    score, support = defaultdict(float), defaultdict(int)
+    for history in by_user.values():
+        clicked = {note for note, _, action in history if action != "view"}
+        found = {(a, b) for a, t, _ in history for b, s, action in history if action != "view" and t <= s and a != b}
+        for pair in found:
+            score[pair] += 1 / len(clicked)
+            support[pair] += 1
+    return score, support
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 10_000), st.integers(1, 3))
+def test_directional_score_agrees_with_the_definition(scratch, seed, min_support):
+    events = random_events(seed)
+    folder = make_dataset(scratch / "d", note_ids(20), events)
+    _, found, _ = mine(folder, scratch, weighting="notellm", min_support=min_support, top=100)
+    score, support = brute_force_directional(events)
+    assert found == pytest.approx({pair: s for pair, s in score.items() if support[pair] >= min_support}, rel=1e-6)
+
+
+@pytest.mark.parametrize("weighting", ["notellm", "count", "cosine", "lift"])
+def test_small_pieces_give_the_same_pairs(tmp_path, monkeypatch, weighting):
+    """Pieces of one event cut every anchor; their partial sums must come together again."""
+    folder = make_dataset(tmp_path / "d", note_ids(20), random_events(3, events=600))
+    _, _, whole = mine(folder, tmp_path, weighting=weighting)
+    real = counts.cooccurrences
+    for size in (1, 3, 50):
+        monkeypatch.setattr(
+            counts, "cooccurrences", lambda *args, size=size, **kw: real(*args, **{**kw, "partition_events": size})
+        )
+        _, _, pieces = mine(folder, tmp_path, weighting=weighting)
+        assert pieces.equals(whole)
+
+
+def test_same_events_in_any_order_and_any_files_give_the_same_bytes(tmp_path):
+    events = random_events(5)
+    first = make_dataset(tmp_path / "a" / "d", note_ids(20), events)
+    second = make_dataset(tmp_path / "b" / "d", note_ids(20)[::-1], events[::-1])
+    for folder, out in ((first, "1"), (second, "2")):
+        pairs(folder, out=tmp_path / out, config=PairsConfig(weighting="notellm"))
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
+
+
+# ---- windows, caps, bad logs -----------------------------------------------------------------------------------------
+
+
+def test_window_keeps_the_last_days_and_counts_the_rest(tmp_path):
+    day = 24 * 60
+    events = [(u, n, 0) for u in "uv" for n in "ab"] + [(u, n, 3 * day) for u in "uv" for n in "bc"]
+    folder = make_dataset(tmp_path / "d", "abc", events)
+    summary, score, _ = mine(folder, tmp_path, window_days=2)
+    assert score == {("b", "c"): 1.0, ("c", "b"): 1.0}
+    assert summary.events_outside_window == 4
+    assert len(mine(folder, tmp_path, window_days=3.1)[1]) == 6
+
+
+@pytest.mark.parametrize("clock", ["position", "none"])
+def test_a_window_without_real_times_is_refused(tmp_path, clock):
+    folder = make_dataset(tmp_path / "d", "ab", [(u, n, 1) for u in "uv" for n in "ab"], clock=clock)
+    with pytest.raises(InputError, match=r"window_days=7.* needs real times"):
+        pairs(folder, out=tmp_path / "p", config=PairsConfig(window_days=7))
+    assert not (tmp_path / "p").exists()
+
+
+def test_n_counts_only_engagement_inside_the_window(tmp_path):
+    day = 24 * 60
+    events = [("u", "c", 0), ("u", "a", 9 * day), ("u", "b", 9 * day + 1)]
+    folder = make_dataset(tmp_path / "d", "abc", events)
+    _, score, _ = mine(folder, tmp_path, weighting="notellm", min_support=1, window_days=2)
+    assert score == {("a", "b"): 0.5}
+
+
+def test_cap_keeps_the_most_recent_notes(tmp_path):
+    """The last event counts, also where the first was long ago; equal times keep the lower id."""
+    events = [(u, n, t) for u in "uv" for n, t in (("a", 1), ("b", 2), ("c", 3), ("d", 3), ("a", 9))]
+    folder = make_dataset(tmp_path / "d", "abcd", events)
+    summary, score, _ = mine(folder, tmp_path, max_notes_per_user=2)
+    assert set(score) == {("a", "c"), ("c", "a")}
+    assert (summary.users_capped, summary.rows_capped) == (2, 4)
+
+
+def test_cap_without_clock_is_a_fixed_choice_that_differs_between_people(tmp_path):
+    ids = note_ids(30)
+    events = [(f"u{u}", note, None) for u in range(40) for note in ids]
+    shuffled = [events[i] for i in np.random.default_rng(0).permutation(len(events))]
+    first = mine(make_dataset(tmp_path / "a", ids, events, clock="none"), tmp_path, max_notes_per_user=5, top=30)
+    second = mine(make_dataset(tmp_path / "b", ids, shuffled, clock="none"), tmp_path, max_notes_per_user=5, top=30)
+    assert first[2].equals(second[2])
+    assert first[0].users_capped == 40
+    assert first[2]["anchor_id"].n_unique() > 20  # had all kept the same five notes, there would be five
+
+
+def test_a_person_with_a_hundred_thousand_clicks_is_capped_and_fast(tmp_path):
+    ids = [f"n{i:06d}" for i in range(100_000)]
+    events = [("bot", note, i % 1000) for i, note in enumerate(ids)] + [(u, n, 5) for u in "uv" for n in ids[:2]]
+    folder = make_dataset(tmp_path / "d", ids, events)
+    start = time.perf_counter()
+    summary, score, _ = mine(folder, tmp_path)
+    assert time.perf_counter() - start < 5
+    assert summary.users_capped == 1
+    assert summary.rows_capped == 99_000
+    assert set(score) == {(ids[0], ids[1]), (ids[1], ids[0])}
+
+
+def test_n_is_taken_before_the_cap(tmp_path):
+    folder = make_dataset(tmp_path / "d", "abcd", [("u", n, t) for t, n in enumerate("abcd")])
+    _, score, _ = mine(folder, tmp_path, weighting="notellm", min_support=1, max_notes_per_user=2)
+    assert score == {("c", "d"): 0.25}
+
+
+def test_events_on_unknown_notes_are_left_out_and_counted(tmp_path):
+    events = [(u, n, t) for u in "uv" for t, n in enumerate(["a", "gone", "b", "gone"])]
+    folder = make_dataset(tmp_path / "d", "ab", events)
+    summary, score, _ = mine(folder, tmp_path, weighting="notellm")
+    assert summary.events_unknown_note == 4
+    assert score == {("a", "b"): pytest.approx(2 / 3)}  # N_u still counts the third note
+    with pytest.raises(InputError, match="none of the 8 events engages with a note of this dataset"):
+        mine(make_dataset(tmp_path / "e", "xy", events), tmp_path)
+
+
+def test_an_empty_log_is_an_error(tmp_path):
+    with pytest.raises(InputError, match="0 events and no engagement"):
+        pairs(make_dataset(tmp_path / "d", "ab", []), out=tmp_path / "p")
+    only_seen = [("u", "a", 1, "impression"), ("u", "b", 1, "view")]
+    with pytest.raises(InputError, match="2 events and no engagement"):
+        pairs(
+            make_dataset(tmp_path / "e", "ab", only_seen), out=tmp_path / "p", config=PairsConfig(weighting="notellm")
+        )
+
+
+def test_a_log_without_common_notes_is_an_error_that_says_why(tmp_path):
+    folder = make_dataset(tmp_path / "d", "ab", [("u", "a", 1), ("u", "b", 1)])
+    with pytest.raises(InputError, match="2 were shared by fewer than 2 people"):
+        pairs(folder, out=tmp_path / "p")
+    assert not (tmp_path / "p").exists()
+
+
+def test_few_events_without_time_are_counted_many_are_refused(tmp_path):
+    good = [(f"u{i}", n, 1) for i in range(20) for n in "ab"]
+    summary, score, _ = mine(make_dataset(tmp_path / "d", "ab", [*good, ("u0", "b", None)]), tmp_path)
+    assert summary.events_undated == 1
+    assert len(score) == 2
+    bad = [*good, *[(f"u{i}", "a", None) for i in range(10)]]
+    with pytest.raises(InputError, match="10 of 50 events have no timestamp"):
+        pairs(make_dataset(tmp_path / "e", "ab", bad), out=tmp_path / "p")
+    assert pairs(make_dataset(tmp_path / "f", "ab", bad, clock="none"), out=tmp_path / "p").events_undated == 0
+
+
+def test_the_file_knows_its_origin(tmp_path):
+    mine(make_dataset(tmp_path / "data", "ab", [(u, n, 1) for u in "uv" for n in "ab"]), tmp_path)
+    origin = storage.read_origin(tmp_path / "pairs.parquet")
+    assert origin["dataset"] == "data"
+    assert origin["config"]["weighting"] == "cosine"
+    assert origin["pairs"] == 2
+    stored = storage.read_table(tmp_path / "pairs.parquet").schema
+    assert [(f.name, f.type) for f in stored] == [(f.name, f.type) for f in schema.PAIRS]
+
+
+# ---- relevant, load_pairs --------------------------------------------------------------------------------------------
+
+
+def test_relevant_chooses_the_strongest_among_the_candidates(tmp_path):
+    data = Dataset(make_dataset(tmp_path / "d", note_ids(20), random_events(9, events=500)))
+    log, ids = data.engagement(), data.note_ids
+    everything = relevant(log, ids, clock="time", anchors=ids, top=100, min_support=1)
+    anchors, candidates = pl.Series(["n03", "n07"]), pl.Series(["n00", "n01", "n02", "n03"])
+    some = relevant(log, ids, clock="time", anchors=anchors, candidates=candidates, top=2, min_support=1)
+    wanted = (
+        everything.filter(
+            pl.col("anchor_id").is_in(anchors.implode()) & pl.col("related_id").is_in(candidates.implode())
+        )
+        .group_by("anchor_id", maintain_order=True)
+        .head(2)
+    )
+    assert some.select("anchor_id", "related_id", "score").equals(wanted.select("anchor_id", "related_id", "score"))
+    assert some["rank"].to_list() == [1, 2, 1, 2]
+    assert relevant(log, ids, clock="time", anchors=anchors, min_support=10_000).height == 0
+
+
+def write_pairs_file(path, rows):
+    table = pa.table({"anchor_id": [r[0] for r in rows], "related_id": [r[1] for r in rows]})
+    storage.write_table(table, path)
+    return path
+
+
+def test_load_pairs_leaves_few_unknown_notes_out_and_refuses_many(tmp_path):
+    known = pl.Series(note_ids(30))
+    good = [(f"n{i:02d}", f"n{i + 1:02d}") for i in range(20)]
+    table, unknown = load_pairs(write_pairs_file(tmp_path / "a", [*good, ("n00", "gone")]), known)
+    assert (table.height, unknown) == (20, 1)
+    assert table.columns == schema.PAIRS.names
+    with pytest.raises(InputError, match="2 of 22 pairs name notes that are not in the dataset"):
+        load_pairs(write_pairs_file(tmp_path / "b", [*good, ("n00", "gone"), ("gone", "n00")]), known)
+    with pytest.raises(InputError, match="20 of 20 pairs"):
+        load_pairs(write_pairs_file(tmp_path / "c", good), pl.Series(["other"]))
+
+
+def test_load_pairs_refuses_what_is_no_pairs_table(tmp_path):
+    with pytest.raises(InputError, match="holds no pairs"):
+        storage.write_table(schema.PAIRS.empty_table(), tmp_path / "a")
+        load_pairs(tmp_path / "a", pl.Series(["x"]))
+    with pytest.raises(InputError, match="to itself"):
+        load_pairs(write_pairs_file(tmp_path / "b", [("x", "x")]), pl.Series(["x"]))
+    storage.write_table(pa.table({"a": ["x"]}), tmp_path / "c")
+    with pytest.raises(InputError, match="anchor_id"):
+        load_pairs(tmp_path / "c", pl.Series(["x"]))

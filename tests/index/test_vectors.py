@@ -1,0 +1,108 @@
+"""An embeddings table is read whole and checked, or refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from noterec import storage
+from noterec.errors import ArtefactError, InputError
+from noterec.index import load_embeddings
+
+from .conftest import embeddings_table, unit, write_shards
+
+A, B, C = unit([[1, 0], [0, 1], [3, 4]])
+
+
+def test_rows_are_ordered_by_id_and_the_last_of_a_note_counts(tmp_path: Path) -> None:
+    first = embeddings_table(["n9", "n10", "x"], [A, B, A])
+    second = embeddings_table(["n9", "b"], [C, B])
+    found = load_embeddings(write_shards(tmp_path / "e", first, second))
+    assert found.ids.to_list() == ["b", "n10", "n9", "x"]
+    np.testing.assert_allclose(found.vectors, [B, B, C, A], atol=1e-6)
+    assert (found.dimension, found.model_version, found.superseded, len(found)) == (2, "m1", 1, 4)
+    assert found.vectors.dtype == np.float32
+
+
+def test_a_single_file_and_half_precision_give_cosines(tmp_path: Path) -> None:
+    vectors = unit(np.random.default_rng(0).normal(size=(50, 33)))
+    storage.write_table(embeddings_table([f"n{i:02d}" for i in range(50)], vectors, dtype=pa.float16()), tmp_path / "e")
+    found = load_embeddings(tmp_path / "e")
+    np.testing.assert_allclose(np.linalg.norm(found.vectors, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(found.vectors, vectors, atol=1e-3)
+
+
+def test_lists_without_a_fixed_size_are_read_when_they_agree(tmp_path: Path) -> None:
+    columns = {"note_id": ["a", "b"], "embedding": [[1.0, 0.0], [0.0, 1.0]], "model_version": ["m", "m"]}
+    pq.write_table(pa.table(columns), tmp_path / "e.parquet")
+    assert load_embeddings(tmp_path / "e.parquet").vectors.tolist() == [[1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("vector", "message"),
+    [
+        ([np.nan, 1], r"1 of 3 vectors hold NaN or infinity: 'bad'"),
+        ([np.inf, 0], r"1 of 3 vectors hold NaN or infinity: 'bad'"),
+        ([0, 0], r"1 of 3 vectors are not unit-norm .*norm 0\).*'bad'"),
+        ([0.9, 0], r"not unit-norm .*norm 0.9\).*'bad'.*1 ± 0.01"),
+    ],
+)
+def test_a_bad_vector_is_named(tmp_path: Path, vector: list[float], message: str) -> None:
+    write_shards(tmp_path / "e", embeddings_table(["a", "bad", "c"], [A, vector, B]))
+    with pytest.raises(InputError, match=message):
+        load_embeddings(tmp_path / "e")
+
+
+def test_a_bad_vector_that_was_replaced_does_no_harm(tmp_path: Path) -> None:
+    write_shards(tmp_path / "e", embeddings_table(["a"], [[np.nan, 0]]), embeddings_table(["a"], [B]))
+    assert load_embeddings(tmp_path / "e").vectors.tolist() == [[0, 1]]
+
+
+def test_two_model_versions_are_refused(tmp_path: Path) -> None:
+    write_shards(tmp_path / "e", embeddings_table(["a", "b"], [A, B], ["m1", "m2"]))
+    with pytest.raises(ArtefactError, match=r"2 model versions .m1, m2."):
+        load_embeddings(tmp_path / "e")
+
+
+def test_two_lengths_are_refused(tmp_path: Path) -> None:
+    write_shards(tmp_path / "e", embeddings_table(["a"], [A]), embeddings_table(["b"], unit([[1, 1, 1]])))
+    with pytest.raises(InputError, match="several lengths"):
+        load_embeddings(tmp_path / "e")
+
+
+def test_odd_lists_nulls_and_other_types_are_named(tmp_path: Path) -> None:
+    def refused(embedding: pa.Array, message: str) -> None:
+        table = pa.table({"note_id": ["a", "b"], "embedding": embedding, "model_version": ["m", "m"]})
+        pq.write_table(table, tmp_path / "e.parquet")
+        with pytest.raises(InputError, match=message):
+            load_embeddings(tmp_path / "e.parquet")
+
+    refused(pa.array([[1.0, 0.0], [1.0]]), r"several lengths \(1, 2\), first at 'b'")
+    refused(pa.array([[1.0, 0.0], None]), r"1 notes have no embedding .*'b'")
+    refused(pa.array([[1.0, 0.0], [None, 1.0]]), "1 elements of the vectors are null")
+    refused(pa.array(["x", "y"]), "embedding is string")
+    refused(pa.array([[], []], pa.list_(pa.float32())), "length 0")
+
+
+def test_nothing_there_is_said_plainly(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        load_embeddings(tmp_path / "none")
+    write_shards(tmp_path / "empty", embeddings_table([], np.zeros((0, 2))))
+    with pytest.raises(InputError, match="is empty"):
+        load_embeddings(tmp_path / "empty")
+    storage.ShardFolder(tmp_path / "no-shards", origin={}).commit()
+    with pytest.raises(InputError, match="no Parquet files"):
+        load_embeddings(tmp_path / "no-shards")
+    pq.write_table(pa.table({"note_id": ["a"]}), tmp_path / "notes.parquet")
+    with pytest.raises(InputError, match="no column 'embedding'"):
+        load_embeddings(tmp_path / "notes.parquet")
+    pq.write_table(
+        pa.table({"note_id": ["a"], "embedding": [[1.0]], "model_version": pa.array([None], pa.string())}),
+        tmp_path / "unversioned.parquet",
+    )
+    with pytest.raises(InputError, match="no model_version"):
+        load_embeddings(tmp_path / "unversioned.parquet")
