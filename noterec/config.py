@@ -116,14 +116,20 @@ class TrainConfig(Settings):
         description="words with a trained vector of their own beside the backbone; none: 100,000 if frozen, else 0",
     )
     head_branch: int = Field(0, ge=0, description="width of the head's nonlinear residual branch; 0 = a linear head")
-    steps: int = Field(
-        300, ge=0, description="optimiser steps at most; 0 saves the start: zero-shot states through the head"
+    steps: int | None = Field(
+        None, ge=0, description="optimiser steps at most; none: 120 for tiny, else 300; 0 saves the start, untrained"
     )
     batch_notes: int | None = Field(
         None, ge=4, description="notes seen by a step: 2P for P pairs; none: 2048 for a graph block, 256 for pairs"
     )
-    lr: float = Field(1e-3, gt=0, description="peak learning rate of the head, the logit scale and a tiny backbone")
-    words_lr: float = Field(3e-3, gt=0, description="peak learning rate of the lexicon")
+    lr: float | None = Field(
+        None,
+        gt=0,
+        description="peak learning rate of head, logit scale and a tiny backbone; none: 2e-3 for tiny, else 1e-3",
+    )
+    words_lr: float | None = Field(
+        None, gt=0, description="peak learning rate of the lexicon; none: 1e-2 for tiny, else 3e-3"
+    )
     backbone_lr: float = Field(5e-5, gt=0, description="peak learning rate of a pretrained backbone that moves")
     weight_decay: float = Field(1e-3, ge=0)
     warmup: float = Field(0.1, ge=0, le=1, description="share of the steps with a rising learning rate")
@@ -140,7 +146,9 @@ class TrainConfig(Settings):
     checkpoint_every: int = Field(100, ge=1, description="steps between two checkpoints")
     batch_tokens: int = Field(16384, ge=64, description="tokens per forward pass where no gradient is needed")
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="of matrix products while training; auto: bf16 where the device has it in hardware"
+        "auto",
+        description="of the backbone's matrix products; auto: bf16 where it is trained and the device has it in hardware, "
+        "fp32 for cached states",
     )
     vocabulary: int = Field(8000, ge=300, description="tokens of tiny's own tokenizer")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
@@ -153,6 +161,9 @@ class EmbedConfig(Settings):
     batch_tokens: int = Field(16384, ge=64, description="tokens of a batch, padding included")
     shard_rows: int = Field(10_000, ge=1, description="notes per output shard; the unit that a killed job loses")
     dtype: Literal["float32", "float16"] = Field("float32", description="of the stored vectors")
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="of the backbone's matrix products; bf16 is faster where the device has it in hardware"
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
 
 

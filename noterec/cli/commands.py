@@ -342,8 +342,7 @@ def query(
         candidates=candidates,
         where=filters or None,
     )
-    columns = [name for name in found.columns if not as_json or name]
-    output.table(columns, found.rows(), as_json=as_json)
+    output.table(found.columns, found.rows(), as_json=as_json)
 
 
 @app.command()

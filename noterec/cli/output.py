@@ -82,3 +82,29 @@ def _shown(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(_shown(part) for part in value)
     return str(value)
+
+
+def report(value: Any, *, as_json: bool) -> None:
+    """An evaluation: a table for each direction, and where the report is."""
+    from noterec.evaluation.report import METRICS_FILE, REPORT_FILE
+    from noterec.evaluation.report import table as rows_of
+
+    if as_json:
+        write((value.path / METRICS_FILE).read_text(encoding="utf-8").rstrip())
+        return
+    for direction in value.protocol["directions"]:
+        rows = rows_of(value, direction)
+        table(list(rows[0]), [list(row.values()) for row in rows], as_json=False, title=direction)
+        write()
+    write(f"{value.path / REPORT_FILE}: slices, paired differences, protocol")
+
+
+def comparison(value: Any, *, as_json: bool) -> None:
+    """Two runs: a line per metric, then the verdict."""
+    if as_json:
+        write(json.dumps(plain(value), ensure_ascii=False, indent=2))
+        return
+    columns = ["direction", "metric", "a", "b", "difference", "low", "high", "n", "verdict"]
+    table(columns, [[getattr(row, column) for column in columns] for row in value.rows], as_json=False)
+    write()
+    write(f"{value.run_b} ({value.arm_b}) against {value.run_a} ({value.arm_a}): {value.verdict}")

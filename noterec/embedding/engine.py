@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Iterator
 
 import numpy as np
 import polars as pl
@@ -76,19 +75,20 @@ def embed(
             "model_version": encoder.model_version,
             "dimension": encoder.dimension,
             "dtype": config.dtype,
+            "precision": config.precision,
         }
         folder = storage.ShardFolder(out, origin=origin)
         done = _hashes_in(folder)
-        states = StateCache(cache, encoder) if cache is not None else None
+        states = StateCache(cache, encoder, bf16=config.precision == "bf16") if cache is not None else None
         counts = {"notes": 0, "unchanged": 0, "encoded": 0, "from_cache": 0}
         rejects: list[str] = []
         with progress.track("embed", len(source.note_ids), "notes") as bar:
             waiting: list[pa.Table] = []
             for table in source.note_batches(list(note.ENCODED_COLUMNS)):
                 counts["notes"] += table.num_rows
-                table = _fresh(table, done, rejects, counts)
-                bar.advance(0)
-                waiting.append(table)
+                fresh = _fresh(table, done, rejects, counts)
+                bar.advance(table.num_rows - fresh.num_rows)
+                waiting.append(fresh)
                 while sum(part.num_rows for part in waiting) >= config.shard_rows:
                     whole = pa.concat_tables(waiting)
                     _write(folder, encoder, whole.slice(0, config.shard_rows), states, config, counts, bar)
@@ -117,25 +117,6 @@ def embed(
             from_cache=counts["from_cache"],
             seconds=record.seconds,
         )
-
-
-def states_of(encoder: NoteEncoder, table: pa.Table, cache: StateCache, *, batch_tokens: int) -> np.ndarray:
-    """Readout states of a table's notes through the cache: (B, H) float32; what was not cached is computed and added."""
-    hashes = note.content_hashes(table)
-    states, _ = _states(encoder, table, hashes, cache, batch_tokens)
-    return states
-
-
-def _states(
-    encoder: NoteEncoder, table: pa.Table, hashes: np.ndarray, cache: StateCache, batch_tokens: int
-) -> tuple[np.ndarray, int]:
-    found, states = cache.lookup(hashes)
-    missing = np.flatnonzero(~found)
-    if len(missing):
-        for batch, part in encoder.run(encoder.prepare(table.take(missing)), batch_tokens=batch_tokens, project=False):
-            states[missing[batch]] = part
-        cache.add(hashes[missing], states[missing])
-    return states, int(found.sum())
 
 
 def _hashes_in(folder: storage.ShardFolder) -> dict[str, int]:
@@ -170,12 +151,18 @@ def _write(
 ) -> None:
     """Encode one shard, equal contents once, and write it."""
     hashes, first, inverse = np.unique(table["content_hash"].to_numpy(), return_index=True, return_inverse=True)
-    distinct = table.take(first)
+    inputs = encoder.prepare(table.take(first))
+    bf16 = config.precision == "bf16"
     vectors = np.empty((len(first), encoder.dimension), dtype=np.float32)
-    for batch, part in _encode(encoder, distinct, hashes, cache, config, counts):
-        vectors[batch] = part
-        bar.advance(len(batch))
     bar.advance(table.num_rows - len(first))
+    if cache is None:
+        for batch, part in encoder.run(inputs, batch_tokens=config.batch_tokens, bf16=bf16):
+            vectors[batch] = part
+            bar.advance(len(batch))
+    else:
+        states, found = cache.states_of(encoder, inputs, hashes, batch_tokens=config.batch_tokens, bar=bar)
+        counts["from_cache"] += found
+        vectors = encoder.project_states(states, inputs.words)
     dtype = pa.float16() if config.dtype == "float16" else pa.float32()
     flat = pa.array(vectors[inverse].astype(config.dtype).reshape(-1), type=dtype)
     shard = pa.table(
@@ -189,27 +176,6 @@ def _write(
     )
     folder.append(shard)
     counts["encoded"] += table.num_rows
-
-
-def _encode(
-    encoder: NoteEncoder,
-    table: pa.Table,
-    hashes: np.ndarray,
-    cache: StateCache | None,
-    config: EmbedConfig,
-    counts: dict[str, int],
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    if cache is None:
-        yield from encoder.run(encoder.prepare(table), batch_tokens=config.batch_tokens)
-        return
-    import torch
-
-    states, found = _states(encoder, table, hashes, cache, config.batch_tokens)
-    counts["from_cache"] += found
-    words = None if encoder.lexicon is None else encoder.lexicon.vectors(note.texts(table))
-    with torch.inference_mode():
-        vectors = encoder.project(torch.from_numpy(states).to(encoder.device), words).float().cpu().numpy()
-    yield np.arange(len(states)), vectors
 
 
 def _write_rejects(folder: storage.ShardFolder, rejects: list[str], source: Dataset) -> None:

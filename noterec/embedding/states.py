@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from noterec import storage
-from noterec.model.encoder import NoteEncoder
+from noterec import progress, storage
+from noterec.model.encoder import Inputs, NoteEncoder
+
+PART_NOTES = 4096
 
 
 def default_folder() -> Path:
@@ -24,10 +26,17 @@ def default_folder() -> Path:
 class StateCache:
     """States of one backbone by content hash; all that it holds is in memory while it is open."""
 
-    def __init__(self, folder: str | os.PathLike[str], encoder: NoteEncoder) -> None:
-        """Open the cache of this encoder's states below `folder`, creating it where there is none."""
+    def __init__(self, folder: str | os.PathLike[str], encoder: NoteEncoder, *, bf16: bool = False) -> None:
+        """Open the cache of this encoder's states below `folder`, creating it where there is none.
+
+        Args:
+            folder: where caches live.
+            encoder: whose states they are.
+            bf16: states that are computed in bfloat16; they are kept apart from those in float32.
+        """
+        self._bf16 = bf16
         self.hidden_size = encoder.backbone.hidden_size
-        version = encoder.states_version
+        version = encoder.states_version + ("-bf16" if bf16 else "")
         self._shards = storage.ShardFolder(
             storage.local(folder) / version,
             origin={"kind": "states", "states_version": version, "hidden_size": self.hidden_size},
@@ -62,6 +71,35 @@ class StateCache:
             column = pa.FixedSizeListArray.from_arrays(flat, self.hidden_size)
             self._shards.append(pa.table({"content_hash": pa.array(hashes), "state": column}))
             self._remember(hashes, states)
+
+    def states_of(
+        self, encoder: NoteEncoder, inputs: Inputs, hashes: np.ndarray, *, batch_tokens: int, bar: progress.Bar
+    ) -> tuple[np.ndarray, int]:
+        """States of notes, from here or computed and added, equal contents once.
+
+        Args:
+            encoder: the encoder that the cache was opened for.
+            inputs: B notes.
+            hashes: (B,) uint64, their content hashes.
+            batch_tokens: tokens of a batch, padding included.
+            bar: advanced by B in all.
+
+        Returns:
+            (B, H) float32, and how many of the notes were found.
+        """
+        distinct, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+        found, states = self.lookup(distinct)
+        missing = np.flatnonzero(~found)
+        for start in range(0, len(missing), PART_NOTES):  # part by part: a killed run keeps the parts that are done
+            part = missing[start : start + PART_NOTES]
+            tokens = [inputs.tokens[row] for row in first[part]]
+            run = encoder.run(Inputs(tokens, None), batch_tokens=batch_tokens, project=False, bf16=self._bf16)
+            for batch, values in run:
+                states[part[batch]] = values
+                bar.advance(len(batch))
+            self.add(distinct[part], states[part])
+        bar.advance(len(hashes) - len(missing))
+        return states[inverse], int(found[inverse].sum())
 
     def _remember(self, hashes: np.ndarray, states: np.ndarray) -> None:
         hashes = np.concatenate([self._hashes, hashes])

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from noterec.evaluation.baselines import Lexicon
+from noterec.evaluation.baselines import Bm25
 from noterec.ranking.topk import top_k
 
 Rows = NDArray[np.int64]
@@ -137,17 +137,17 @@ class LexicalArm:
     name = "bm25"
     kind: Kind = "builtin"
 
-    def __init__(self, lexicon: Lexicon) -> None:
-        self._lexicon = lexicon
+    def __init__(self, bm25: Bm25) -> None:
+        self._bm25 = bm25
 
     def can_ask(self, queries: Rows) -> Mask:
         """Queries that have a word."""
-        return self._lexicon.has_words[queries]
+        return self._bm25.has_words[queries]
 
     def over(self, candidates: Rows) -> Ranker:
         """Rank the candidates that share a word with the query."""
-        everything = len(candidates) == len(self._lexicon.has_words)
-        scores_of = self._lexicon.scorer(None if everything else candidates)
+        everything = len(candidates) == len(self._bm25.has_words)
+        scores_of = self._bm25.scorer(None if everything else candidates)
 
         def rank(queries: Rows, depth: int) -> Rows:
             scores = scores_of(queries)  # (Q, C)

@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from noterec import progress
-from noterec.evaluation.text import note_tokens
+from noterec.notes.terms import note_tokens
 
 Rows = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -20,7 +20,7 @@ BUILTIN = ("random", "popularity", "bm25")
 K1, B = 1.5, 0.75  # the usual values; not tuned to any data set
 
 
-class Lexicon:
+class Bm25:
     """BM25 scores of every word in every note of a catalogue (Lucene's variant), and each note as a query.
 
     Attributes:

@@ -18,7 +18,7 @@ from noterec import progress, storage
 from noterec.config import EvaluateConfig
 from noterec.errors import ConfigError, InputError
 from noterec.evaluation.arms import Arm, EmbeddingArm, FusionArm, LexicalArm, PopularityArm, RandomArm
-from noterec.evaluation.baselines import BUILTIN, Lexicon, training_clicks
+from noterec.evaluation.baselines import BUILTIN, Bm25, training_clicks
 from noterec.evaluation.measure import Measured, measure, metric_names, metric_values
 from noterec.evaluation.protocol import (
     MAIN,
@@ -148,7 +148,7 @@ def _arms(
             found.append(PopularityArm(clicks))
         elif name == "bm25":
             frame = catalogue.notes
-            found.append(LexicalArm(Lexicon(frame["title"], frame["content"], frame["hashtags"])))
+            found.append(LexicalArm(Bm25(frame["title"], frame["content"], frame["hashtags"])))
     for name, path in arms.items():
         table = load_embeddings(path)
         places = pl.DataFrame({"note_id": table.ids}).with_row_index("row")

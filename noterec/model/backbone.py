@@ -80,7 +80,7 @@ def choose_device(name: str) -> torch.device:
 def fast_bf16(device: torch.device) -> bool:
     """Whether matrices of bfloat16 are multiplied in hardware there; elsewhere they are slower than float32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     features = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
 

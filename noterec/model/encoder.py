@@ -143,6 +143,16 @@ class NoteEncoder(nn.Module):
         bags = None if words is None else Bags.of(words, self.device)
         return torch.as_tensor(self.head(states, bags))
 
+    @torch.inference_mode()
+    def project_states(self, states: np.ndarray, words: Any = None) -> np.ndarray:
+        """(B, H) float32 states, as `run(project=False)` gives them, and word vectors to (B, D) float32 embeddings."""
+        vectors = np.empty((len(states), self.dimension), dtype=np.float32)
+        for start in range(0, len(states), 8192):
+            end = start + 8192
+            part = torch.from_numpy(states[start:end]).to(self.device)
+            vectors[start:end] = self.project(part, None if words is None else words[start:end]).cpu().numpy()
+        return vectors
+
     def forward(self, ids: Tensor, lengths: Tensor, words: Any = None) -> Tensor:
         """(B, T) int64 right-padded ids, (B,) lengths and word vectors to (B, D) float32 embeddings, unit-norm rows."""
         return self.project(self.states(ids, lengths), words)
@@ -154,7 +164,7 @@ class NoteEncoder(nn.Module):
 
     @torch.inference_mode()
     def run(
-        self, inputs: Inputs, *, batch_tokens: int, project: bool = True
+        self, inputs: Inputs, *, batch_tokens: int, project: bool = True, bf16: bool = False
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Encode prepared notes batch by batch, notes of like length together.
 
@@ -162,6 +172,7 @@ class NoteEncoder(nn.Module):
             inputs: from `prepare`.
             batch_tokens: tokens of a batch, padding included.
             project: False gives states (B, H) in place of embeddings (B, D).
+            bf16: multiply the backbone's matrices in bfloat16; vectors then differ by about 1e-2 from float32.
 
         Yields:
             (positions in `inputs` (b,) int64, vectors (b, D or H) float32).
@@ -171,7 +182,8 @@ class NoteEncoder(nn.Module):
         try:
             for batch in plan([len(sequence) for sequence in inputs.tokens], batch_tokens):
                 ids, lengths = pad([inputs.tokens[i] for i in batch], self.backbone.tokenizer.pad_token_id)
-                vectors = self.states(ids.to(self.device), lengths.to(self.device))
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+                    vectors = self.states(ids.to(self.device), lengths.to(self.device))
                 if project:
                     vectors = self.project(vectors, None if inputs.words is None else inputs.words[batch])
                 yield batch, vectors.float().cpu().numpy()

@@ -18,11 +18,12 @@ import numpy as np
 from noterec import storage
 from noterec.errors import ArtefactError
 from noterec.model.prompts import Text
-from noterec.notes.terms import terms
+from noterec.notes.terms import note_tokens
 
 # A note's terms beyond so many are cut, so that a note of megabytes stays cheap.
 MAX_TERMS = 4096
 MAX_CHARACTERS = 64 * 1024
+MAX_HASHTAGS = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,4 +92,4 @@ class Lexicon:
 
 def _words(text: Text) -> list[str]:
     title, hashtags, content = text
-    return terms(title, hashtags, content[:MAX_CHARACTERS])[:MAX_TERMS]
+    return note_tokens(title[:MAX_CHARACTERS], content[:MAX_CHARACTERS], hashtags[:MAX_HASHTAGS])[:MAX_TERMS]

@@ -9,7 +9,6 @@ import dataclasses
 
 import numpy as np
 import polars as pl
-import torch
 
 from noterec.errors import InputError
 from noterec.model.encoder import Inputs, NoteEncoder
@@ -88,7 +87,6 @@ class ColdRecall:
         return Look(step, *recalls)
 
 
-@torch.inference_mode()
 def vectors_of(encoder: NoteEncoder, material: Material, rows: np.ndarray, batch_tokens: int) -> np.ndarray:
     """Embeddings of some of the notes, from their states where those are known: (len(rows), D) float32."""
     words = None if material.inputs.words is None or encoder.lexicon is None else material.inputs.words[rows]
@@ -98,9 +96,4 @@ def vectors_of(encoder: NoteEncoder, material: Material, rows: np.ndarray, batch
         for batch, part in encoder.run(Inputs(tokens, words), batch_tokens=batch_tokens):
             vectors[batch] = part
         return vectors
-    parts = []
-    for start in range(0, len(rows), 8192):
-        end = start + 8192
-        states = torch.from_numpy(material.states[rows[start:end]]).to(encoder.device)
-        parts.append(encoder.project(states, None if words is None else words[start:end]).cpu().numpy())
-    return np.concatenate(parts)
+    return encoder.project_states(material.states[rows], words)

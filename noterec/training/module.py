@@ -20,16 +20,17 @@ from noterec.model.encoder import NoteEncoder
 from noterec.model.losses import contrastive_loss, graph_loss
 from noterec.training.cold_recall import ColdRecall, Look
 from noterec.training.material import Batch, Material
+from noterec.training.start import Plan
 
 
 class ContrastiveModule(pl.LightningModule):
     """Trains an encoder's weights, or its head alone where the states are given; a frozen backbone is not part of it."""
 
-    def __init__(self, encoder: NoteEncoder, material: Material, config: TrainConfig, objective: str) -> None:
+    def __init__(self, encoder: NoteEncoder, material: Material, config: TrainConfig, plan: Plan) -> None:
         """Take the encoder whose weights are trained in place."""
         super().__init__()
         self._held = (encoder,)  # in a tuple: unregistered, so that a frozen backbone stays out of the checkpoints
-        self._material, self._config, self._objective = material, config, objective
+        self._material, self._config, self._plan = material, config, plan
         self.logit_scale = encoder.logit_scale
         self.trained: nn.Module = encoder if material.states is None else _head(encoder)
 
@@ -45,7 +46,7 @@ class ContrastiveModule(pl.LightningModule):
         embeddings = self._embed(part)
         weights = torch.from_numpy(part.weights).to(embeddings.device)
         scale = self.logit_scale.exp()
-        if self._objective == "graph":
+        if self._plan.objective == "graph":
             loss = graph_loss(embeddings, scale, weights)
         else:
             loss = contrastive_loss(embeddings, scale, weights > 0)
@@ -71,13 +72,13 @@ class ContrastiveModule(pl.LightningModule):
         special = {id(parameter) for parameter in [*words, *pretrained, self.logit_scale]}
         rest = [parameter for parameter in self.trained.parameters() if id(parameter) not in special]
         groups = [
-            {"params": rest, "lr": config.lr},
-            {"params": words, "lr": config.words_lr},
+            {"params": rest, "lr": self._plan.lr},
+            {"params": words, "lr": self._plan.words_lr},
             {"params": pretrained, "lr": config.backbone_lr},
-            {"params": [self.logit_scale], "lr": config.lr, "weight_decay": 0.0},
+            {"params": [self.logit_scale], "lr": self._plan.lr, "weight_decay": 0.0},
         ]
         optimiser = torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=config.weight_decay)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _warm_then_cosine(config.steps, config.warmup))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _warm_then_cosine(self._plan.steps, config.warmup))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
@@ -101,9 +102,9 @@ def _warm_then_cosine(steps: int, warmup: float) -> Callable[[int], float]:
 class KeepBest(Callback):
     """Looks at cold recall before the first step and every so many steps, keeps the best weights, stops when it falls."""
 
-    def __init__(self, recall: ColdRecall, config: TrainConfig, best_file: Path, bar: progress.Bar) -> None:
+    def __init__(self, recall: ColdRecall, config: TrainConfig, steps: int, best_file: Path, bar: progress.Bar) -> None:
         """Keep the best weights in `best_file`; say how it goes on `bar`."""
-        self._recall, self._config, self._file, self._bar = recall, config, best_file, bar
+        self._recall, self._config, self._steps, self._file, self._bar = recall, config, steps, best_file, bar
         self.looks: list[Look] = []
 
     @property
@@ -123,7 +124,7 @@ class KeepBest(Callback):
         step = trainer.global_step
         note = f"loss {float(outputs['loss']):.3f}  cold recall@10 {self.looks[-1].recall_at_10:.4f}"
         self._bar.advance(1, f"{note} (best {self.best.recall_at_10:.4f})")
-        if step % self._config.valid_every == 0 or step == self._config.steps:
+        if step % self._config.valid_every == 0 or step == self._steps:
             self._look(trainer, pl_module)
             since = sum(1 for look in self.looks if look.step > self.best.step)
             if since >= self._config.patience:

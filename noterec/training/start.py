@@ -37,6 +37,9 @@ class Plan:
 
     way: str
     objective: str
+    steps: int
+    lr: float
+    words_lr: float
     batch_notes: int
     lexicon: int
     valid_queries: int | None
@@ -46,15 +49,19 @@ class Plan:
     @classmethod
     def of(cls, config: TrainConfig) -> Plan:
         """Decide what the configuration leaves open."""
-        way = config.way if config.way != "auto" else "full" if config.backbone == "tiny" else "frozen"
+        tiny_model = config.backbone == "tiny"
+        way = config.way if config.way != "auto" else "full" if tiny_model else "frozen"
         frozen = way == "frozen"
         objective = config.objective if config.objective != "auto" else "graph" if frozen else "pairs"
         graph = objective == "graph"
         return cls(
             way=way,
             objective=objective,
+            steps=config.steps if config.steps is not None else 120 if tiny_model else 300,
+            lr=config.lr or (2e-3 if tiny_model else 1e-3),
+            words_lr=config.words_lr or (1e-2 if tiny_model else 3e-3),
             batch_notes=config.batch_notes or (2048 if graph else 256),
-            lexicon=config.lexicon if config.lexicon is not None else LEXICON_WORDS if frozen or config.backbone == "tiny" else 0,
+            lexicon=config.lexicon if config.lexicon is not None else LEXICON_WORDS if frozen or tiny_model else 0,
             valid_queries=config.valid_queries or (None if frozen else 500),
             valid_pool=config.valid_pool or (None if frozen else 4000),
             logit_scale=config.logit_scale if config.logit_scale is not None else 2.66 if graph else 3.0,
@@ -147,6 +154,7 @@ def material(
     frozen: bool,
     cache: str | os.PathLike[str] | None,
     batch_tokens: int,
+    bf16: bool = False,
 ) -> Material:
     """All notes as the encoder reads them; for a frozen backbone with their states, computed once and cached on disk."""
     table = pa.concat_tables([train, extra])
@@ -154,21 +162,11 @@ def material(
     inputs = encoder.prepare(table)
     states = None
     if frozen:
-        stored = StateCache(cache if cache is not None else default_folder(), encoder)
-        hashes, first, inverse = np.unique(note.content_hashes(table), return_index=True, return_inverse=True)
-        found, distinct = stored.lookup(hashes)
-        missing = np.flatnonzero(~found)
-        # Cached part by part, so that a killed run keeps the parts that are done.
-        with progress.track("states", len(hashes), "notes") as bar:
-            bar.advance(int(found.sum()))
-            for begin in range(0, len(missing), 4096):
-                part = missing[begin : begin + 4096]
-                tokens = [inputs.tokens[row] for row in first[part]]
-                for batch, values in encoder.run(Inputs(tokens, None), batch_tokens=batch_tokens, project=False):
-                    distinct[part[batch]] = values
-                    bar.advance(len(batch))
-                stored.add(hashes[part], distinct[part])
-        states = distinct[inverse]
+        stored = StateCache(cache if cache is not None else default_folder(), encoder, bf16=bf16)
+        with progress.track("states", len(inputs), "notes") as bar:
+            states, _ = stored.states_of(
+                encoder, inputs, note.content_hashes(table), batch_tokens=batch_tokens, bar=bar
+            )
     anchors, related, scores = rows_of_pairs(pairs, ids[: train.num_rows])
     return Material(ids, train.num_rows, inputs, states, anchors, related, scores)
 

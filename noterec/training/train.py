@@ -105,7 +105,14 @@ def train(
         encoder = start.new_encoder(config, plan, notes)
         frozen = plan.way == "frozen"
         data = start.material(
-            encoder, notes, extra, known, frozen=frozen, cache=cache, batch_tokens=config.batch_tokens
+            encoder,
+            notes,
+            extra,
+            known,
+            frozen=frozen,
+            cache=cache,
+            batch_tokens=config.batch_tokens,
+            bf16=config.precision == "bf16",
         )
         recall = None
         if valid is None:
@@ -161,7 +168,7 @@ def _fit(
 ) -> tuple[int, list[Look]]:
     """Run the steps that are left; returns how many were run in all, and the looks. The encoder has the kept weights."""
     batches: Batches = (GraphBlocks if plan.objective == "graph" else PairBatches)(data, plan.batch_notes, config.seed)
-    if config.steps == 0:
+    if plan.steps == 0:
         encoder.weights_changed()
         return 0, [] if recall is None else [recall.look(encoder, 0)]
     import lightning.pytorch as lightning
@@ -171,24 +178,24 @@ def _fit(
     from noterec.training.module import Checkpoint, ContrastiveModule, KeepBest, load_best
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    module = ContrastiveModule(encoder, data, config, plan.objective)
+    module = ContrastiveModule(encoder, data, config, plan)
     checkpoint = folder / "last.ckpt"
-    source = Steps(batches, config.steps)
+    source = Steps(batches, plan.steps)
     if checkpoint.is_file():
         source.start = int(torch.load(checkpoint, weights_only=True, map_location="cpu")["global_step"])
         logger.info("train: continuing at step %d", source.start)
     best_file = folder / "best.safetensors"
-    with progress.track("train", config.steps, "steps") as bar, warnings.catch_warnings():
+    with progress.track("train", plan.steps, "steps") as bar, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")  # about workers and log intervals, which are as meant
         bar.advance(source.start)
-        keep = None if recall is None else KeepBest(recall, config, best_file, bar)
+        keep = None if recall is None else KeepBest(recall, config, plan.steps, best_file, bar)
         version = f"from-step-{source.start}"
         device = encoder.device
         trainer = lightning.Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=[device.index or 0] if device.type == "cuda" else 1,
             precision=_precision(config, device, frozen=data.states is not None),
-            max_steps=config.steps,
+            max_steps=plan.steps,
             max_epochs=-1,
             logger=[
                 CSVLogger(folder, name="logs", version=version, flush_logs_every_n_steps=20),

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noterec.evaluation.arms import Arm, EmbeddingArm, FusionArm, LexicalArm, PopularityArm, RandomArm, best_columns
-from noterec.evaluation.baselines import K1, B, Lexicon, training_clicks
-from noterec.evaluation.text import note_tokens
+from noterec.evaluation.baselines import K1, B, Bm25, training_clicks
+from noterec.notes.terms import note_tokens
 
 from .conftest import TEXTS
 
@@ -22,9 +22,9 @@ def vectors(seed: int = 0) -> np.ndarray:
     return (matrix / np.linalg.norm(matrix, axis=1, keepdims=True)).astype(np.float32)
 
 
-def lexicon(texts: list[tuple[str | None, str | None, list[str] | None]]) -> Lexicon:
+def lexicon(texts: list[tuple[str | None, str | None, list[str] | None]]) -> Bm25:
     title, content, hashtags = zip(*texts, strict=True)
-    return Lexicon(pl.Series(title), pl.Series(content), pl.Series(hashtags, dtype=pl.List(pl.String)))
+    return Bm25(pl.Series(title), pl.Series(content), pl.Series(hashtags, dtype=pl.List(pl.String)))
 
 
 def all_arms() -> list[Arm]:

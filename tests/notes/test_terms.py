@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noterec.evaluation.text import hashtag_tokens, note_tokens, singular, tokens
+from noterec.notes.terms import hashtag_tokens, note_tokens, singular, tokens
 
 
 @pytest.mark.parametrize(
