@@ -37,7 +37,7 @@ _HOME = {
     "NoteEncoder": "model.encoder",
     "embed": "embedding.engine",
     "train": "training.train",
-    "Index": "index.bundle",
+    "Index": "index.search",
     "build_index": "index.build",
     "neighbours": "index.neighbours",
     "query": "serving.query",

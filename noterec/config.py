@@ -186,7 +186,8 @@ class EvaluateConfig(Settings):
     builtin: list[str] = Field(["random", "popularity", "bm25"], description="built-in arms beside the user's own")
     fuse: bool = Field(True, description="add NAME+bm25, reciprocal-rank fusion, for every arm that the user gives")
     fuse_depth: int = Field(1000, ge=10, description="ranks that enter a fusion")
-    rrf_k: float = Field(60.0, gt=0, description="constant of reciprocal-rank fusion")
+    rrf_k: float = Field(10.0, gt=0, description="constant of reciprocal-rank fusion")
+    fuse_weight: float = Field(2.0, gt=0, description="weight of the embedding's ranking beside 1 of BM25's")
     resamples: int = Field(2000, ge=100, description="bootstrap resamples over queries")
     seed: int = 0
 
@@ -219,6 +220,8 @@ def load(
             raise ConfigError(f"{file}: no such file; expected a YAML file of {kind.__name__} settings") from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(f"{file}: not valid YAML: {str(error).splitlines()[0]}") from error
+        except OSError as error:
+            raise ConfigError(f"{file}: can't be read: {error.strerror}; expected a YAML file") from error
         if not isinstance(values, dict):
             raise ConfigError(f"{file}: expected a mapping of settings (key: value), found {type(values).__name__}")
     for override in overrides:
@@ -231,7 +234,10 @@ def load(
             place = place.setdefault(part, {})
             if not isinstance(place, dict):
                 raise ConfigError(f"--set {override}: {part} is a single value and has no settings below it")
-        value = yaml.safe_load(text)
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {override}: the value is not valid YAML; quote it") from error
         place[last] = float(value) if isinstance(value, str) and _is_number(value) else value
     values.update({key: value for key, value in given.items() if value is not None})
     return make(kind, values, where=str(file) if file else "settings")

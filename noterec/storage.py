@@ -116,8 +116,15 @@ def parquet_files(path: str | os.PathLike[str]) -> list[Path]:
         raise InputError(f"{source}: no such file or folder; expected a Parquet file or a folder of them")
     manifest = source / MANIFEST
     if manifest.is_file():
-        return [source / shard["name"] for shard in read_json(manifest)["shards"]]
+        return [source / shard["name"] for shard in _manifest(manifest)["shards"]]
     return sorted(file for file in source.glob("*.parquet") if not file.name.startswith("."))
+
+
+def _manifest(file: Path) -> dict[str, Any]:
+    record = read_json(file)
+    if not isinstance(record, dict) or "origin" not in record or not isinstance(record.get("shards"), list):
+        raise ArtefactError(f"{file}: no manifest of noterec's; remove it to have all *.parquet beside it read")
+    return record
 
 
 def open_parquet(file: Path) -> pq.ParquetFile:
@@ -202,7 +209,7 @@ class ShardFolder:
         self.path = local(path)
         self._manifest = self.path / MANIFEST
         if self._manifest.is_file():
-            record = read_json(self._manifest)
+            record = _manifest(self._manifest)
             if record["origin"] != origin:
                 raise ArtefactError(
                     f"{self.path}: holds a table of another origin ({record['origin']}, this run: {origin}); "

@@ -23,7 +23,7 @@ def main() -> None:
         with progress.shown():
             code = typer.main.get_command(app).main(standalone_mode=False)
     except NoterecError as error:
-        sys.stderr.write(f"noterec: {error}\n")
+        sys.stderr.write(f"noterec: {' '.join(str(error).split())}\n")  # some libraries' reasons have several lines
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("noterec: interrupted; the same command continues where it can\n")

@@ -66,7 +66,11 @@ def demo(
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """What is installed, what was found, and what is missing for which feature."""
+    """What is installed, what was found, and what is missing for which feature.
+
+    \b
+    noterec doctor
+    """
     from noterec.doctor import doctor as run
 
     output.summary(run(), as_json=as_json)

@@ -161,24 +161,26 @@ class LexicalArm:
 
 
 class FusionArm:
-    """Reciprocal-rank fusion of other arms' rankings (Cormack et al., SIGIR'09): a note scores the sum of 1 / (k + rank).
+    """Reciprocal-rank fusion of other arms' rankings (Cormack et al., SIGIR'09): a note scores the sum of w / (k + rank).
 
     A query that one part can't ask is answered by the others alone.
     """
 
     kind: Kind = "fused"
 
-    def __init__(self, name: str, parts: tuple[str, ...], k: float) -> None:
-        """Args: parts, names of the arms that are fused; k, the constant, 60 in the paper."""
+    def __init__(self, name: str, parts: tuple[str, ...], k: float, weights: tuple[float, ...] = ()) -> None:
+        """Args: parts, names of the arms that are fused; k, the constant, 60 in the paper; weights, w of each, 1 unless given."""
         self.name = name
         self.parts = parts
         self._k = k
+        self._weights = weights or (1.0,) * len(parts)
 
     def fuse(self, rankings: Sequence[Rows], depth: int) -> Rows:
         """(Q, K) catalogue rows of every part -> (Q, depth) fused, best first; equal scores keep the lower row first."""
         rows = np.concatenate(rankings, axis=1)  # (Q, sum of K)
         gains = np.concatenate([np.arange(1.0, ranking.shape[1] + 1) for ranking in rankings])
-        scores = np.broadcast_to(1.0 / (self._k + gains), rows.shape)
+        weights = np.repeat(self._weights, [ranking.shape[1] for ranking in rankings])
+        scores = np.broadcast_to(weights / (self._k + gains), rows.shape)
         order = np.argsort(rows, axis=1, kind="stable")
         rows = np.take_along_axis(rows, order, axis=1)
         scores = np.where(rows >= 0, np.take_along_axis(scores, order, axis=1), 0.0)

@@ -92,7 +92,11 @@ def evaluate(
             clicks = training_clicks(catalogue.ids, Dataset(inputs.engagement).engagement(engaged=True))
         described: dict[str, dict[str, Any]] = {}
         ranked = _arms(arms, catalogue, clicks, config, described)
-        fusions = [FusionArm(f"{name}+bm25", (name, "bm25"), config.rrf_k) for name in arms] if config.fuse else []
+        fusions = (
+            [FusionArm(f"{name}+bm25", (name, "bm25"), config.rrf_k, (config.fuse_weight, 1.0)) for name in arms]
+            if config.fuse
+            else []
+        )
         described.update({fusion.name: {"kind": "fused", "parts": list(fusion.parts)} for fusion in fusions})
         main = found[0]
         parts = slices(main, clicks, catalogue.text_lengths())

@@ -244,13 +244,14 @@ class NoteEncoder(nn.Module):
             InputError, DependencyError: there is no such model.
             ArtefactError: the folder is damaged or of a newer format.
         """
+        given = Path(name).expanduser()
+        if (given / "training").is_dir() and not (given / NOTEREC_FILE).is_file():
+            raise ArtefactError(f"{name}: training has not finished there; run the same `noterec train` again")
         source = backbones.resolve(os.fspath(name))
         if not Path(source).is_dir():
             source = _from_hub(source)
         folder = Path(source)
         if not (folder / NOTEREC_FILE).is_file():
-            if (folder / "training").is_dir():
-                raise ArtefactError(f"{name}: training has not finished there; run the same `noterec train` again")
             return cls.from_backbone(source, device=device)
         record = storage.read_json(folder / NOTEREC_FILE)
         if record.get("format") != FORMAT:
@@ -283,7 +284,9 @@ class NoteEncoder(nn.Module):
             origin: what the model was trained on, kept in noterec.json.
         """
         from safetensors.torch import save_file
+        from transformers.utils import logging as transformers_logging
 
+        transformers_logging.disable_progress_bar()  # a bar per file is noise among our own
         folder = storage.local(path)
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -92,4 +92,5 @@ class Lexicon:
 
 def _words(text: Text) -> list[str]:
     title, hashtags, content = text
-    return note_tokens(title[:MAX_CHARACTERS], content[:MAX_CHARACTERS], hashtags[:MAX_HASHTAGS])[:MAX_TERMS]
+    hashtags = [tag[:MAX_CHARACTERS] for tag in hashtags[:MAX_HASHTAGS]]
+    return note_tokens(title[:MAX_CHARACTERS], content[:MAX_CHARACTERS], hashtags)[:MAX_TERMS]

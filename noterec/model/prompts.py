@@ -63,7 +63,8 @@ class Prompt:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._tokenizer.encode_special_tokens = True
-        self._special = frozenset(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+        marked = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self._special = (marked | {*tokenizer.all_special_ids}) - {tokenizer.unk_token_id}
         lead, trail = _frame(tokenizer)
         literals = [list(ids) for ids in self._tokenise(LITERALS[style])]
         literals[0] = lead + literals[0]

@@ -78,7 +78,8 @@ def _from_items(items: Iterable[Any]) -> pa.Table:
                 )
         else:
             raise InputError(f"notes[{position}]: given {type(item).__name__}; expected noterec.Note or dict")
-        row["note_id"] = str(row.get("note_id") or position)
+        given = row.get("note_id")
+        row["note_id"] = str(position if given is None or given == "" else given)
         if isinstance(row.get("hashtags"), str):
             raise InputError(f"notes[{position}]: hashtags is one string; expected a list of strings")
         rows.append(row)

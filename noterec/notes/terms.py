@@ -31,12 +31,13 @@ def tokens(text: str) -> list[str]:
 
 
 def hashtag_tokens(hashtag: str) -> list[str]:
-    """The tokens of a hashtag: its parts, and all of it in one word where it has several ("deep-learning" and "deeplearning")."""
-    parts = _RUN.findall(unicodedata.normalize("NFKC", hashtag).casefold())
-    found = tokens(hashtag)
-    if len(parts) > 1:
-        found.append(singular("".join(cjk or word for cjk, word in parts)))
-    return found
+    """The tokens of a hashtag: its words, and all of it as one word behind a #, whatever joins its parts.
+
+    `hashtag_tokens("Deep-Learning")` is `["deep", "learning", "#deeplearning"]`: who tags a note #design says more than who
+    uses the word, and BM25 finds more by it (see docs/experiments.md).
+    """
+    whole = "".join(cjk or word for cjk, word in _RUN.findall(unicodedata.normalize("NFKC", hashtag).casefold()))
+    return [*tokens(hashtag), f"#{whole}"] if whole else []
 
 
 def note_tokens(title: str | None, content: str | None, hashtags: Iterable[str | None] | None) -> list[str]:

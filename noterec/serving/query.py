@@ -47,7 +47,8 @@ def query(
         ArtefactError: the model is not the index's.
     """
     opened = index if isinstance(index, Index) else Index.open(index)
-    unseen = title is not None or content is not None or bool(list(hashtags))
+    tags = list(hashtags)
+    unseen = title is not None or content is not None or bool(tags)
     if (note_id is not None) == unseen:
         raise InputError("expected either a note_id of the index, or the title, content or hashtags of another note")
     if note_id is not None:
@@ -59,7 +60,7 @@ def query(
 
         encoder = model if isinstance(model, NoteEncoder) else NoteEncoder.from_pretrained(model)
         opened.require_model(encoder.model_version)
-        vectors = encoder.encode([Note(title=title, content=content, hashtags=list(hashtags))])
+        vectors = encoder.encode([Note(title=title, content=content, hashtags=tags)])
         found = opened.search(np.asarray(vectors), k, where=where, candidates=candidates)
     table = pl.DataFrame(found).select("rank", "note_id", "score")
     shown = [column for column in SHOWN if column in opened.attributes.columns]

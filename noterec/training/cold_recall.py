@@ -44,6 +44,7 @@ class ColdRecall:
         queries: int | None,
         pool: int | None,
         batch_tokens: int,
+        bf16: bool = False,
         seed: int,
     ) -> None:
         """Choose queries and pool.
@@ -54,6 +55,7 @@ class ColdRecall:
             queries: at most so many queries, drawn with the seed; None = all.
             pool: rank among about so many notes, the relevant ones always included; None = all.
             batch_tokens: tokens of a batch when notes are encoded.
+            bf16: encode in bfloat16.
             seed: for both draws.
         """
         anchors, related, _ = rows_of_pairs(valid_pairs, material.ids)
@@ -71,7 +73,7 @@ class ColdRecall:
             others = np.setdiff1d(rows, needed)
             extra = random.choice(others, min(len(others), max(0, pool - len(needed))), replace=False)
             rows = np.union1d(needed, extra)
-        self._rows, self._material, self._batch_tokens = rows, material, batch_tokens
+        self._rows, self._material, self._batch_tokens, self._bf16 = rows, material, batch_tokens, bf16
         self._queries = np.searchsorted(rows, chosen)
         order = np.argsort(anchors, kind="stable")
         counts = np.bincount(np.searchsorted(chosen, anchors), minlength=len(chosen))
@@ -80,20 +82,22 @@ class ColdRecall:
 
     def look(self, encoder: NoteEncoder, step: int) -> Look:
         """Encode the pool and rank it for every query."""
-        vectors = vectors_of(encoder, self._material, self._rows, self._batch_tokens)
+        vectors = vectors_of(encoder, self._material, self._rows, self._batch_tokens, bf16=self._bf16)
         deepest = min(max(CUTOFFS), len(vectors))
         _, ranked = top_k(vectors[self._queries], vectors, deepest, exclude=self._queries)
         recalls = [float(recall_at(ranked, self._relevance, min(k, deepest)).mean()) for k in CUTOFFS]
         return Look(step, *recalls)
 
 
-def vectors_of(encoder: NoteEncoder, material: Material, rows: np.ndarray, batch_tokens: int) -> np.ndarray:
+def vectors_of(
+    encoder: NoteEncoder, material: Material, rows: np.ndarray, batch_tokens: int, *, bf16: bool = False
+) -> np.ndarray:
     """Embeddings of some of the notes, from their states where those are known: (len(rows), D) float32."""
     words = None if material.inputs.words is None or encoder.lexicon is None else material.inputs.words[rows]
     if material.states is None:
         tokens = [material.inputs.tokens[row] for row in rows]
         vectors = np.empty((len(rows), encoder.dimension), dtype=np.float32)
-        for batch, part in encoder.run(Inputs(tokens, words), batch_tokens=batch_tokens):
+        for batch, part in encoder.run(Inputs(tokens, words), batch_tokens=batch_tokens, bf16=bf16):
             vectors[batch] = part
         return vectors
     return encoder.project_states(material.states[rows], words)

@@ -127,7 +127,10 @@ def new_encoder(config: TrainConfig, plan: Plan, train: pa.Table) -> NoteEncoder
         backbone = Backbone(tiny.tiny_model(tokenizer, config.seed), tokenizer, "causal")
     else:
         backbone = load_backbone(config.backbone, layers=config.layers, device=device)
+        if plan.way == "full":
+            backbone.model.float()  # small steps are lost in bfloat16 weights; the products may still be in bfloat16
     lexicon = Lexicon.of(texts, size=plan.lexicon) if plan.lexicon else None
+    lexicon = lexicon or None  # no word stands in two notes
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         head = Head(

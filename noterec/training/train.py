@@ -124,6 +124,7 @@ def train(
                 queries=plan.valid_queries,
                 pool=plan.valid_pool,
                 batch_tokens=config.batch_tokens,
+                bf16=_precision(config, encoder.device, frozen=frozen) == "bf16-mixed",
                 seed=config.seed,
             )
         zero_shot = start.set_geometry(encoder, data, recall, config)
@@ -137,7 +138,6 @@ def train(
                 zero_shot.recall_at_10,
             )
         origin = {"config": config.model_dump(mode="json"), "dataset": source.path.name, "fingerprint": fingerprint}
-        encoder.save_pretrained(folder, origin=origin)
         record.counts.update(rows_in=notes.num_rows, pairs=known.height, steps=steps)
         summary = TrainSummary(
             out=str(folder),
@@ -158,6 +158,7 @@ def train(
         storage.write_json(
             folder / "training" / RECORD_FILE, {"fingerprint": fingerprint, "summary": dataclasses.asdict(summary)}
         )
+        encoder.save_pretrained(folder, origin=origin)  # last: a model that is whole has its record
         for name in ("last.ckpt", "best.safetensors"):
             (folder / "training" / name).unlink(missing_ok=True)
         return summary

@@ -47,13 +47,14 @@ def test_plural_endings(word: str, expected: str) -> None:
 
 
 def test_a_hashtag_is_its_parts_and_its_whole() -> None:
-    assert hashtag_tokens("Deep-Learning_models") == ["deep", "learning", "model", "deeplearningmodel"]
-    assert hashtag_tokens("#ramen") == ["ramen"]
-    assert hashtag_tokens("拉面") == ["拉面"]
+    assert hashtag_tokens("Deep-Learning_models") == ["deep", "learning", "model", "#deeplearningmodels"]
+    assert hashtag_tokens("#ramen") == ["ramen", "#ramen"]
+    assert hashtag_tokens("拉面") == ["拉面", "#拉面"]
+    assert hashtag_tokens("##") == []
 
 
 def test_a_note_is_all_its_parts() -> None:
-    assert note_tokens("A", "b c", ["d-e", None, ""]) == ["a", "d", "e", "de", "b", "c"]
+    assert note_tokens("A", "b c", ["d-e", None, ""]) == ["a", "d", "e", "#de", "b", "c"]
     assert note_tokens(None, None, None) == []
 
 

@@ -1,0 +1,160 @@
+"""Cold-start recall on data sets of one's own: every arm, every split seed, pooled paired intervals.
+
+    python benchmarks/cold_start.py DATASET --out runs/mine --seeds 5 --arm minilm-head --arm minilm-words
+
+DATASET is a folder that `noterec import` wrote. Every seed gets its own split, pairs, models and report under --out; what exists is
+reused, so a run that was stopped continues. The table pools the queries of all seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+import noterec
+from noterec.config import load
+from noterec.embedding.engine import embed
+from noterec.embedding.states import default_folder
+from noterec.engagement.pairs import pairs
+from noterec.engagement.split import split
+from noterec.evaluation.evaluate import evaluate
+from noterec.ranking.bootstrap import interval, paired
+from noterec.training.train import train
+
+# name -> settings of `noterec train`; "zero" arms are the backbone as it is.
+ARMS: dict[str, dict[str, object]] = {
+    "minilm-zero": {"backbone": "minilm"},
+    "minilm-head": {"backbone": "minilm", "lexicon": 0},
+    "minilm-branch": {"backbone": "minilm", "lexicon": 0, "head_branch": 512},
+    "minilm-words": {"backbone": "minilm"},
+    "minilm-words-128": {"backbone": "minilm", "dimension": 128},
+    "minilm-full": {"backbone": "minilm", "way": "full", "lexicon": 0, "batch_notes": 192},
+    "minilm-full-words": {"backbone": "minilm", "way": "full", "lexicon": 100_000, "batch_notes": 192},
+    "smollm2-zero": {"backbone": "SMOLLM2", "layers": 6},
+    "smollm2-head": {"backbone": "SMOLLM2", "layers": 6, "lexicon": 0},
+    "smollm2-words": {"backbone": "SMOLLM2", "layers": 6},
+}
+METRICS = ("recall@10", "recall@50", "recall@100")
+
+
+def main() -> None:
+    """Run the arms of the command line and write table.md and table.json under --out."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--arm", action="append", choices=sorted(ARMS), required=True)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--min-support", type=int, default=2)
+    parser.add_argument("--weighting", action="append", choices=["notellm", "count", "cosine", "lift"])
+    parser.add_argument("--dimension", type=int, default=256)
+    parser.add_argument("--smollm2", type=Path, help="folder of SmolLM2-135M, for the smollm2 arms")
+    parser.add_argument("--pairs-set", action="append", default=[], help="KEY=VALUE for the training pairs")
+    parser.add_argument("--set", action="append", default=[], help="KEY=VALUE for every training")
+    parser.add_argument(
+        "--against", action="append", default=[], metavar="A/B", help="paired difference of arm A to arm B"
+    )
+    parser.add_argument("--precision", default="bf16", help="of the states of a frozen backbone")
+    options = parser.parse_args()
+    per_query = pl.concat([run(options, seed) for seed in range(options.seeds)])
+    arms = per_query["arm"].unique(maintain_order=True).to_list()
+    lines = ["| arm | " + " | ".join(METRICS) + " | queries |", "|---|" + "---|" * (len(METRICS) + 1)]
+    record: dict[str, object] = {}
+    for arm in arms:
+        rows = per_query.filter(pl.col("arm") == arm)
+        cells, entry = [], {}
+        for metric in METRICS:
+            value = interval(rows[metric].to_numpy())
+            cells.append(f"{value.mean:.3f} [{value.low:.3f}, {value.high:.3f}]")
+            entry[metric] = [value.mean, value.low, value.high, value.n]
+        record[arm] = entry
+        lines.append(f"| {arm} | " + " | ".join(cells) + f" | {rows.height} |")
+    for entry in options.against:
+        first, _, second = entry.partition("/")
+        lines.append("")
+        for metric in METRICS:
+            values = [
+                per_query.filter(pl.col("arm") == arm).sort("seed", "query_id")[metric].to_numpy()
+                for arm in (first, second)
+            ]
+            ratio = bootstrap_ratio(*values)
+            verdict = paired(*values).verdict
+            lines.append(f"{metric}: {first} / {second} = {ratio[0]:.3f} [{ratio[1]:.3f}, {ratio[2]:.3f}], {verdict}")
+    (options.out / "table.md").write_text("\n".join(lines) + "\n")
+    (options.out / "table.json").write_text(json.dumps(record, indent=1))
+    print("\n".join(lines))
+
+
+def run(options: argparse.Namespace, seed: int) -> pl.DataFrame:
+    """One split seed: per-query values of every arm."""
+    folder = options.out / f"seed-{seed}"
+    held = folder / "split"
+    if not (held / "split.json").is_file():
+        split(options.dataset, out=held, config=noterec.SplitConfig(seed=seed, min_support=options.min_support))
+    found: dict[str, Path] = {}
+    for weighting in options.weighting or ["cosine"]:
+        related = folder / f"pairs-{weighting}.parquet"
+        if not related.is_file():
+            given = {"weighting": weighting, "min_support": options.min_support}
+            config = load(
+                noterec.PairsConfig, None, [f"{key}={value}" for key, value in given.items()] + options.pairs_set
+            )
+            pairs(held / "train", out=related, config=config)
+        for arm in options.arm:
+            if arm.endswith("-zero") and f"{arm}" in found:
+                continue
+            name = arm if weighting == "cosine" or arm.endswith("-zero") else f"{arm}-{weighting}"
+            found[name] = embeddings(options, folder, held, related, arm, name, seed)
+    report = folder / "report"
+    evaluate(found, split=held, notes=options.dataset, out=report)
+    frame = pl.read_parquet(report / "queries.parquet").filter(pl.col("direction") == "new -> all")
+    return frame.select("arm", "query_id", *METRICS).with_columns(seed=pl.lit(seed))
+
+
+def embeddings(
+    options: argparse.Namespace, folder: Path, held: Path, related: Path, arm: str, name: str, seed: int
+) -> Path:
+    """Train an arm's model and embed all notes with it; returns the embeddings."""
+    settings = {"dimension": options.dimension, "seed": seed, **ARMS[arm]}
+    if settings["backbone"] == "SMOLLM2":
+        if options.smollm2 is None:
+            raise SystemExit("the smollm2 arms need --smollm2 FOLDER")
+        settings["backbone"] = str(options.smollm2)
+    out = folder / f"embeddings-{name}"
+    config = noterec.EmbedConfig(precision=options.precision)
+    cache = default_folder()
+    if arm.endswith("-zero"):
+        layers = settings.get("layers")
+        encoder = noterec.NoteEncoder.from_backbone(str(settings["backbone"]), layers=layers)  # type: ignore[arg-type]
+        embed(options.dataset, model=encoder, out=out, config=config, cache=cache)
+        return out
+    if settings.get("way") != "full":
+        settings["precision"] = options.precision
+    model = folder / f"model-{name}"
+    summary = train(
+        held / "train",
+        pairs=related,
+        out=model,
+        valid_pairs=held / "valid-pairs.parquet",
+        valid_notes=options.dataset,
+        config=load(noterec.TrainConfig, None, options.set, **settings),
+    )
+    print(f"seed {seed} {name}: first {summary.first}, best {summary.best}, {summary.seconds:.0f} s", flush=True)
+    embed(options.dataset, model=model, out=out, config=config, cache=None if settings.get("way") == "full" else cache)
+    return out
+
+
+def bootstrap_ratio(a: np.ndarray, b: np.ndarray, resamples: int = 2000) -> tuple[float, float, float]:
+    """Ratio of two means on the same queries, with its 95 % interval."""
+    random = np.random.default_rng(0)
+    draws = random.integers(0, len(a), (resamples, len(a)))
+    ratios = a[draws].mean(axis=1) / b[draws].mean(axis=1)
+    low, high = np.percentile(ratios, [2.5, 97.5])
+    return float(a.mean() / b.mean()), float(low), float(high)
+
+
+if __name__ == "__main__":
+    main()
