@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 
+TEXT_WIDTH = 72
+
+
 def write(text: str = "") -> None:
     """One line to standard output."""
     sys.stdout.write(text + "\n")
@@ -60,13 +63,17 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, as_json: boo
 
     console = Console(soft_wrap=False)
     if not console.is_terminal:
-        console = Console(width=160)
+        console = Console(width=200)
     grid = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for place, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[place], int | float) for row in rows)
-        grid.add_column(column, justify="right" if numeric else "left", overflow="ellipsis", no_wrap=not numeric)
+        width = min(TEXT_WIDTH, max((len(_shown(row[place])) for row in rows), default=0))
+        # A long title may shrink on a narrow terminal, a number may not.
+        grid.add_column(
+            column, justify="right" if numeric else "left", no_wrap=True, min_width=min(width, 24), max_width=TEXT_WIDTH
+        )
     for row in rows:
-        grid.add_row(*(Text(_shown(value)) for value in row))  # Text: a note's own brackets are no markup
+        grid.add_row(*(Text("" if value is None else _shown(value)) for value in row))  # Text: a note's own brackets are no markup
     console.print(grid)
 
 

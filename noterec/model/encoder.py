@@ -259,12 +259,13 @@ class NoteEncoder(nn.Module):
         place = backbones.choose_device(device)
         head = None
         if record["head"] is not None:
+            from safetensors import SafetensorError
             from safetensors.torch import load_file
 
             head = Head(**record["head"])
             try:
                 head.load_state_dict(load_file(folder / HEAD_FILE))
-            except (OSError, RuntimeError) as error:
+            except (OSError, RuntimeError, SafetensorError) as error:
                 raise ArtefactError(f"{folder / HEAD_FILE}: missing or not this model's head ({error})") from error
         prompt = config.make(PromptConfig, record["prompt"], where=str(folder / NOTEREC_FILE))
         lexicon = Lexicon.load(folder / LEXICON_FILE) if head is not None and head.lexicon else None

@@ -82,11 +82,18 @@ def _from_items(items: Iterable[Any]) -> pa.Table:
         row["note_id"] = str(position if given is None or given == "" else given)
         if isinstance(row.get("hashtags"), str):
             raise InputError(f"notes[{position}]: hashtags is one string; expected a list of strings")
-        rows.append(row)
+        rows.append({key: _sound(value) for key, value in row.items()})
     try:
         return pa.Table.from_pylist(rows, schema=schema.NOTES)
     except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError) as error:
         raise InputError(f"notes: a field has the wrong type: {error}") from error
+
+
+def _sound(value: Any) -> Any:
+    """Text without lone surrogates, which JSON from elsewhere may hold and UTF-8 can't."""
+    if isinstance(value, list):
+        return [_sound(part) for part in value]
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
 def texts(table: pa.Table) -> list[tuple[str, list[str], str]]:

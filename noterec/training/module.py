@@ -178,6 +178,7 @@ def load_best(module: ContrastiveModule, file: Path) -> None:
     Raises:
         ArtefactError: the file is missing or of another model.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
@@ -185,6 +186,6 @@ def load_best(module: ContrastiveModule, file: Path) -> None:
         with torch.no_grad():
             module.logit_scale.copy_(weights.pop("τ"))
         module.trained.load_state_dict(weights)
-    except (OSError, RuntimeError, KeyError) as error:
+    except (OSError, RuntimeError, KeyError, SafetensorError) as error:
         raise ArtefactError(f"{file}: the best weights do not load ({error}); train again with --restart") from error
     module.encoder.weights_changed()
