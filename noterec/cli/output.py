@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-
 TEXT_WIDTH = 72
 
 
@@ -73,7 +72,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, as_json: boo
             column, justify="right" if numeric else "left", no_wrap=True, min_width=min(width, 24), max_width=TEXT_WIDTH
         )
     for row in rows:
-        grid.add_row(*(Text("" if value is None else _shown(value)) for value in row))  # Text: a note's own brackets are no markup
+        grid.add_row(
+            *(Text("" if value is None else _shown(value)) for value in row)
+        )  # Text: a note's own brackets are no markup
     console.print(grid)
 
 

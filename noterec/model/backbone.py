@@ -129,6 +129,7 @@ def load_backbone(name: str, *, layers: int | None = None, device: torch.device 
     """
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
+
     device = device or torch.device("cpu")
     source = resolve(name)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
@@ -152,7 +153,9 @@ def load_backbone(name: str, *, layers: int | None = None, device: torch.device 
     # A pooler and a language-model head are never read; any other weight that is missing would be left random.
     missing = [key for key in report["missing_keys"] if "pooler" not in key and not key.startswith("lm_head")]
     if missing:
-        raise ArtefactError(f"{name}: {len(missing)} weights are missing, the first is {missing[0]}; fetch the model again")
+        raise ArtefactError(
+            f"{name}: {len(missing)} weights are missing, the first is {missing[0]}; fetch the model again"
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
     model.to(device).eval()

@@ -6,10 +6,8 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -18,21 +16,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from noterec import config, progress, storage
+from noterec import progress, storage
 from noterec.config import PromptConfig
-from noterec.errors import ArtefactError, DependencyError, InputError
+from noterec.errors import InputError
 from noterec.model import backbone as backbones
+from noterec.model import folder as folders
 from noterec.model.backbone import Backbone
 from noterec.model.batching import pad, plan
 from noterec.model.head import Bags, Head
 from noterec.model.lexicon import Lexicon
 from noterec.model.prompts import Prompt
 from noterec.notes import note
-
-NOTEREC_FILE = "noterec.json"
-HEAD_FILE = "head.safetensors"
-LEXICON_FILE = "lexicon.json"
-FORMAT = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,35 +238,15 @@ class NoteEncoder(nn.Module):
             InputError, DependencyError: there is no such model.
             ArtefactError: the folder is damaged or of a newer format.
         """
-        given = Path(name).expanduser()
-        if (given / "training").is_dir() and not (given / NOTEREC_FILE).is_file():
-            raise ArtefactError(f"{name}: training has not finished there; run the same `noterec train` again")
-        source = backbones.resolve(os.fspath(name))
-        if not Path(source).is_dir():
-            source = _from_hub(source)
-        folder = Path(source)
-        if not (folder / NOTEREC_FILE).is_file():
-            return cls.from_backbone(source, device=device)
-        record = storage.read_json(folder / NOTEREC_FILE)
-        if record.get("format") != FORMAT:
-            raise ArtefactError(f"{name}: noterec.json has format {record.get('format')}, this version reads {FORMAT}")
         place = backbones.choose_device(device)
-        head = None
-        if record["head"] is not None:
-            from safetensors import SafetensorError
-            from safetensors.torch import load_file
-
-            head = Head(**record["head"])
-            try:
-                head.load_state_dict(load_file(folder / HEAD_FILE))
-            except (OSError, RuntimeError, SafetensorError) as error:
-                raise ArtefactError(f"{folder / HEAD_FILE}: missing or not this model's head ({error})") from error
-        prompt = config.make(PromptConfig, record["prompt"], where=str(folder / NOTEREC_FILE))
-        lexicon = Lexicon.load(folder / LEXICON_FILE) if head is not None and head.lexicon else None
-        encoder = cls(backbones.load_backbone(source, device=place), head, prompt, lexicon)
+        source = folders.find(name)
+        if not folders.is_saved(source):
+            return cls.from_backbone(str(source), device=device)
+        saved = folders.load(source, place)
+        encoder = cls(saved.backbone, saved.head, saved.prompt, saved.lexicon)
         with torch.no_grad():
-            encoder.logit_scale.fill_(record["logit_scale"])
-        encoder._versions = (record["states_version"], record["model_version"])
+            encoder.logit_scale.fill_(saved.logit_scale)
+        encoder._versions = (saved.states_version, saved.model_version)
         return encoder.to(place).eval()
 
     def save_pretrained(self, path: str | os.PathLike[str], *, origin: Mapping[str, Any] | None = None) -> None:
@@ -284,33 +258,7 @@ class NoteEncoder(nn.Module):
             path: the folder; made where it doesn't exist. Other files in it stay.
             origin: what the model was trained on, kept in noterec.json.
         """
-        from safetensors.torch import save_file
-        from transformers.utils import logging as transformers_logging
-
-        transformers_logging.disable_progress_bar()  # a bar per file is noise among our own
-        folder = storage.local(path)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{folder}: can't make that folder: {error.strerror}") from error
-        with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as temporary:
-            aside = Path(temporary)
-            model: Any = self.model
-            model.save_pretrained(aside)
-            self.backbone.tokenizer.save_pretrained(aside)
-            if self.head is not None:
-                weights = {key: value.detach().cpu().contiguous() for key, value in self.head.state_dict().items()}
-                save_file(weights, aside / HEAD_FILE)
-            if self.lexicon is not None:
-                self.lexicon.save(aside / LEXICON_FILE)
-            (folder / NOTEREC_FILE).unlink(missing_ok=True)
-            for file in sorted(aside.iterdir()):
-                target = folder / file.name
-                if target.is_dir():
-                    shutil.rmtree(target)
-                file.replace(target)
         record = {
-            "format": FORMAT,
             "model_version": self.model_version,
             "states_version": self.states_version,
             "dimension": self.dimension,
@@ -320,7 +268,7 @@ class NoteEncoder(nn.Module):
             "logit_scale": float(self.logit_scale.detach()),
             "origin": dict(origin or {}),
         }
-        storage.write_json(folder / NOTEREC_FILE, record)
+        folders.save(storage.local(path), self.backbone, self.head, self.lexicon, record)
 
     def push_to_hub(self, repo: str, *, private: bool = True) -> None:
         """Upload the encoder to a repository of the Hugging Face hub (needs a login there)."""
@@ -341,15 +289,3 @@ def _weights_hash(weights: Mapping[str, Tensor]) -> str:
         digest.update(f"{key}{tuple(tensor.shape)}".encode())
         digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()
-
-
-def _from_hub(repo: str) -> str:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return snapshot_download(repo)
-    except Exception as error:
-        raise DependencyError(
-            f"model {repo!r}: no such folder here, and the hub did not give it ({str(error).splitlines()[0]}); "
-            "give the folder of a trained model, or a Hugging Face model folder"
-        ) from error

@@ -26,7 +26,8 @@ from noterec.config import TrainConfig
 from noterec.engagement.pairs import load_pairs
 from noterec.errors import ArtefactError, InputError
 from noterec.model.backbone import fast_bf16
-from noterec.model.encoder import NOTEREC_FILE, NoteEncoder
+from noterec.model.encoder import NoteEncoder
+from noterec.model.folder import NOTEREC_FILE
 from noterec.notes import note
 from noterec.notes.dataset import Dataset
 from noterec.training import start

@@ -1,0 +1,135 @@
+"""The model folder: an ordinary Hugging Face folder, and beside it `head.safetensors`, `lexicon.json` and `noterec.json`.
+
+`noterec.json` is removed first and written last: a folder that has it is whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from noterec import config, storage
+from noterec.config import PromptConfig
+from noterec.errors import ArtefactError, DependencyError, InputError
+from noterec.model import backbone as backbones
+from noterec.model.backbone import Backbone
+from noterec.model.head import Head
+from noterec.model.lexicon import Lexicon
+
+NOTEREC_FILE = "noterec.json"
+HEAD_FILE = "head.safetensors"
+LEXICON_FILE = "lexicon.json"
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """The parts of an encoder as they stand in a folder."""
+
+    backbone: Backbone
+    head: Head | None
+    lexicon: Lexicon | None
+    prompt: PromptConfig
+    logit_scale: float
+    states_version: str
+    model_version: str
+
+
+def find(name: str | os.PathLike[str]) -> Path:
+    """The local folder of a model: the folder that is named, or the hub's copy of it.
+
+    Raises:
+        InputError, DependencyError: there is no such model.
+        ArtefactError: a training in that folder has not finished.
+    """
+    given = Path(name).expanduser()
+    if (given / "training").is_dir() and not is_saved(given):
+        raise ArtefactError(f"{name}: training has not finished there; run the same `noterec train` again")
+    source = backbones.resolve(os.fspath(name))
+    return Path(source) if Path(source).is_dir() else _from_hub(source)
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether an encoder was saved there; a plain Hugging Face model has no noterec.json."""
+    return (folder / NOTEREC_FILE).is_file()
+
+
+def load(folder: Path, device: torch.device) -> Saved:
+    """Read what `save` wrote.
+
+    Raises:
+        ArtefactError: a file is missing or damaged, or the folder is of another format.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    record = storage.read_json(folder / NOTEREC_FILE)
+    if record.get("format") != FORMAT:
+        raise ArtefactError(f"{folder}: noterec.json has format {record.get('format')}, this version reads {FORMAT}")
+    head = None
+    if record["head"] is not None:
+        head = Head(**record["head"])
+        try:
+            head.load_state_dict(load_file(folder / HEAD_FILE))
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise ArtefactError(f"{folder / HEAD_FILE}: missing or not this model's head ({error})") from error
+    return Saved(
+        backbone=backbones.load_backbone(str(folder), device=device),
+        head=head,
+        lexicon=Lexicon.load(folder / LEXICON_FILE) if head is not None and head.lexicon else None,
+        prompt=config.make(PromptConfig, record["prompt"], where=str(folder / NOTEREC_FILE)),
+        logit_scale=record["logit_scale"],
+        states_version=record["states_version"],
+        model_version=record["model_version"],
+    )
+
+
+def save(folder: Path, backbone: Backbone, head: Head | None, lexicon: Lexicon | None, record: dict[str, Any]) -> None:
+    """Write an encoder's parts aside, move them into the folder, and `record` last; other files there stay.
+
+    Raises:
+        InputError: the folder can't be made.
+    """
+    from safetensors.torch import save_file
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()  # a bar per file is noise among our own
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: can't make that folder: {error.strerror}") from error
+    with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as temporary:
+        aside = Path(temporary)
+        model: Any = backbone.model
+        model.save_pretrained(aside)
+        backbone.tokenizer.save_pretrained(aside)
+        if head is not None:
+            weights = {key: value.detach().cpu().contiguous() for key, value in head.state_dict().items()}
+            save_file(weights, aside / HEAD_FILE)
+        if lexicon is not None:
+            lexicon.save(aside / LEXICON_FILE)
+        (folder / NOTEREC_FILE).unlink(missing_ok=True)
+        for file in sorted(aside.iterdir()):
+            target = folder / file.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            file.replace(target)
+    storage.write_json(folder / NOTEREC_FILE, {"format": FORMAT, **record})
+
+
+def _from_hub(repo: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repo))
+    except Exception as error:
+        raise DependencyError(
+            f"model {repo!r}: no such folder here, and the hub did not give it ({str(error).splitlines()[0]}); "
+            "give the folder of a trained model, or a Hugging Face model folder"
+        ) from error
