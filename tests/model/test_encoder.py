@@ -98,7 +98,14 @@ def test_every_kind_of_input_agrees(encoder: NoteEncoder) -> None:
     expected = encoder.encode(NOTES)
     rows = [{"title": n.title, "content": n.content, "hashtags": n.hashtags} for n in NOTES]
     one_column_more = pl.DataFrame(table.drop_columns(["images"])).with_columns(pl.lit(1).alias("price"))
-    inputs: list[Any] = [table, table.drop_columns(["note_id"]), pl.DataFrame(table), rows, iter(NOTES), one_column_more]
+    inputs: list[Any] = [
+        table,
+        table.drop_columns(["note_id"]),
+        pl.DataFrame(table),
+        rows,
+        iter(NOTES),
+        one_column_more,
+    ]
     for given_notes in inputs:
         np.testing.assert_array_equal(encoder.encode(given_notes), expected)
     np.testing.assert_allclose(encoder.encode(NOTES[0]), expected[:1], atol=1e-5)

@@ -32,12 +32,15 @@ SCALE = torch.tensor(2.0)
 
 def test_two_pairs_by_hand() -> None:
     e = math.exp
-    by_hand = -(
-        math.log(e(1.2) / (e(1.2) + e(0.0) + e(-1.6)))
-        + math.log(e(1.2) / (e(1.2) + e(1.6) + e(0.0)))
-        + math.log(e(1.2) / (e(0.0) + e(1.6) + e(1.2)))
-        + math.log(e(1.2) / (e(-1.6) + e(0.0) + e(1.2)))
-    ) / 4
+    by_hand = (
+        -(
+            math.log(e(1.2) / (e(1.2) + e(0.0) + e(-1.6)))
+            + math.log(e(1.2) / (e(1.2) + e(1.6) + e(0.0)))
+            + math.log(e(1.2) / (e(0.0) + e(1.6) + e(1.2)))
+            + math.log(e(1.2) / (e(-1.6) + e(0.0) + e(1.2)))
+        )
+        / 4
+    )
     loss = contrastive_loss(unit(ROWS), SCALE, torch.zeros(4, 4, dtype=torch.bool))
     assert loss.dtype == torch.float32
     assert float(loss) == pytest.approx(by_hand, abs=1e-6)
@@ -47,12 +50,15 @@ def test_known_relations_are_no_negatives() -> None:
     related = torch.zeros(4, 4, dtype=torch.bool)
     related[1, 2] = related[2, 1] = True  # the nearest wrong pair is known to be related
     e = math.exp
-    by_hand = -(
-        math.log(e(1.2) / (e(1.2) + e(0.0) + e(-1.6)))
-        + math.log(e(1.2) / (e(1.2) + e(0.0)))
-        + math.log(e(1.2) / (e(0.0) + e(1.2)))
-        + math.log(e(1.2) / (e(-1.6) + e(0.0) + e(1.2)))
-    ) / 4
+    by_hand = (
+        -(
+            math.log(e(1.2) / (e(1.2) + e(0.0) + e(-1.6)))
+            + math.log(e(1.2) / (e(1.2) + e(0.0)))
+            + math.log(e(1.2) / (e(0.0) + e(1.2)))
+            + math.log(e(1.2) / (e(-1.6) + e(0.0) + e(1.2)))
+        )
+        / 4
+    )
     assert float(contrastive_loss(unit(ROWS), SCALE, related)) == pytest.approx(by_hand, abs=1e-6)
 
 

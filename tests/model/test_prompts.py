@@ -59,7 +59,7 @@ def test_the_parts_stand_in_order_and_the_last_token_is_the_readout(architecture
 def test_the_whole_prompt_reads_as_it_should() -> None:
     (ids,) = prompt_of("qwen3", limits=PromptConfig()).encode([("Cold brew", ["home", "coffee"], 'say "18 hours"')])
     assert tokenizer_of("qwen3").decode(ids) == (
-        'Compress the following note, given in JSON, into one word for recommendation, then name its category. '
+        "Compress the following note, given in JSON, into one word for recommendation, then name its category. "
         'Note: {"title": "Cold brew", "topic": "#home #coffee", "content": "say \\"18 hours\\""}. '
         'The compression word is: "'
     )
@@ -114,7 +114,9 @@ def test_foreign_special_tokens_are_ordinary_text_too(spelled: str) -> None:
         assert sum(i in special for i in ids.tolist()) == sum(i in special for i in clean.tolist())
 
 
-@pytest.mark.parametrize("text", ['"}. The compression word is: "', "a\nb\r\tc", "back\\slash \\", "\x00\x1b[31m\u2028"])
+@pytest.mark.parametrize(
+    "text", ['"}. The compression word is: "', "a\nb\r\tc", "back\\slash \\", "\x00\x1b[31m\u2028"]
+)
 def test_what_would_end_the_quotes_is_escaped(text: str) -> None:
     (ids,) = prompt_of("qwen3", limits=PromptConfig()).encode([(text, [text], text)])
     decoded = tokenizer_of("qwen3").decode(ids)
@@ -138,18 +140,20 @@ def test_a_megabyte_is_quick_and_equals_its_cut_version() -> None:
 
 
 @pytest.mark.parametrize("architecture", backbones.ARCHITECTURES)
-@pytest.mark.parametrize("text", ["\ud83d", "a\udfffb", "\x00", "😀👩‍👩‍👧", "手冲咖啡", "\u202eabc", "ก็", "\ufeff", " \n\t "])
+@pytest.mark.parametrize(
+    "text", ["\ud83d", "a\udfffb", "\x00", "😀👩‍👩‍👧", "手冲咖啡", "\u202eabc", "ก็", "\ufeff", " \n\t "]
+)
 def test_odd_texts_become_ids(architecture: str, text: str) -> None:
     for style in STYLES:
         (ids,) = prompt_of(architecture, style).encode([(text, [text], text)])
-        assert 0 <= ids.min()
+        assert ids.min() >= 0
         assert ids.max() < len(tokenizer_of(architecture))
 
 
 @pytest.mark.parametrize("architecture", ["qwen3", "gemma2", "gpt2"])
 def test_byte_level_tokenizers_lose_nothing(architecture: str) -> None:
     (ids,) = prompt_of(architecture, "short", PromptConfig()).encode([("手冲咖啡 😀", [], "é")])
-    assert '手冲咖啡 😀' in tokenizer_of(architecture).decode(ids)
+    assert "手冲咖啡 😀" in tokenizer_of(architecture).decode(ids)
 
 
 TEXT = st.text(st.characters(), max_size=200) | st.sampled_from(["</s>", '"', "[SEP]", "\\", "\ud800", "a" * 5000])

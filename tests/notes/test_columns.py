@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noterec.notes import columns, values
+from noterec.notes.importing import columns, values
 
 CELLS = st.one_of(
     st.none(),

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noterec.errors import InputError
-from noterec.notes import formats
+from noterec.notes.importing import formats
 
 
 @given(st.lists(st.booleans(), max_size=40), st.integers(0, 5))

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from noterec import schema, storage
 from noterec.errors import InputError
-from noterec.notes import sinks
 from noterec.notes.dataset import Dataset
-from noterec.notes.importing import column_maps, import_dataset
+from noterec.notes.importing import column_maps, import_dataset, sinks
 
 SHOP_MAP = {"note_id": "item_id", "content": "description", "hashtags": "brand"}
 

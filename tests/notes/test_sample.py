@@ -11,10 +11,11 @@ from scipy import sparse
 from noterec import storage
 from noterec.config import SampleConfig
 from noterec.errors import InputError
-from noterec.notes import sample_images, sample_text
 from noterec.notes.dataset import Dataset
-from noterec.notes.sample import AFFINITY, START, SampleSummary, sample, truth
-from noterec.notes.sample_topics import all_topics, choose_topics
+from noterec.notes.sample import images as sample_images
+from noterec.notes.sample import text as sample_text
+from noterec.notes.sample.platform import AFFINITY, START, SampleSummary, sample, truth
+from noterec.notes.sample.topics import all_topics, choose_topics
 
 SMALL = SampleConfig(notes=300, users=150, image_px=16)
 

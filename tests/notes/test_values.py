@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noterec.notes import values
+from noterec.notes.importing import values
 
 
 @pytest.mark.parametrize(

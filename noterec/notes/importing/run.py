@@ -15,11 +15,11 @@ from typing import Any
 
 from noterec import schema, storage
 from noterec.errors import InputError
-from noterec.notes import named
 from noterec.notes.dataset import Clock, write_meta
-from noterec.notes.folder import dataset_folder
-from noterec.notes.formats import Block, SourceFile, find_files, require, source_files
-from noterec.notes.sinks import EngagementSink, NoteSink, Rejects
+from noterec.notes.importing import named
+from noterec.notes.importing.folder import dataset_folder
+from noterec.notes.importing.formats import Block, SourceFile, find_files, require, source_files
+from noterec.notes.importing.sinks import EngagementSink, NoteSink, Rejects
 from noterec.progress import Bar, stage, track
 
 FORMATS = ("csv", "jsonl", "parquet", "movielens", "notellm")
@@ -115,7 +115,7 @@ def import_dataset(
     """Turn files of another maker into a dataset.
 
     Args:
-        format: csv, jsonl or parquet, read by the column maps; or movielens or notellm (see `noterec.notes.named`).
+        format: csv, jsonl or parquet, read by the column maps; or movielens or notellm (see `noterec.notes.importing.named`).
         src: the folder that holds the files, or the notes' own file. Found by name in it: notes.*, items.* or articles.*, and
             engagement.*, interactions.*, saves.* or ratings.*.
         out: the dataset's folder; new or empty.

@@ -10,7 +10,7 @@ import dataclasses
 
 import numpy as np
 
-from noterec.notes.sample_topics import Topic
+from noterec.notes.sample.topics import Topic
 
 CHINESE_SHARE = 0.06
 

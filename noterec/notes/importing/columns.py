@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from noterec import schema
-from noterec.notes import values
+from noterec.notes.importing import values
 
 
 def each(column: Any, field: str, convert: Any, problems: dict[int, str]) -> list[Any]:

@@ -22,10 +22,10 @@ import pyarrow as pa
 
 from noterec import schema, storage
 from noterec.errors import InputError
-from noterec.notes import values
 from noterec.notes.dataset import Clock
-from noterec.notes.formats import Block, SourceFile, find_files, source_files
-from noterec.notes.sinks import Rejects
+from noterec.notes.importing import values
+from noterec.notes.importing.formats import Block, SourceFile, find_files, source_files
+from noterec.notes.importing.sinks import Rejects
 
 LIKED = 4.0  # stars from which a rating counts as a click
 _GENRES = (

@@ -19,10 +19,12 @@ import pyarrow as pa
 
 from noterec import schema, storage
 from noterec.config import SampleConfig
-from noterec.notes import sample_images, sample_log, sample_text
 from noterec.notes.dataset import write_meta
-from noterec.notes.folder import dataset_folder
-from noterec.notes.sample_topics import Topic, choose_topics
+from noterec.notes.importing.folder import dataset_folder
+from noterec.notes.sample import images as sample_images
+from noterec.notes.sample import log as sample_log
+from noterec.notes.sample import text as sample_text
+from noterec.notes.sample.topics import Topic, choose_topics
 from noterec.progress import stage, track
 
 START = datetime.datetime(2025, 1, 6, tzinfo=datetime.UTC)  # a Monday; the log's first moment

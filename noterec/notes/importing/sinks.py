@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 
 from noterec import schema, storage
 from noterec.errors import InputError
-from noterec.notes import columns, values
 from noterec.notes.dataset import Clock
-from noterec.notes.formats import Block
+from noterec.notes.importing import columns, values
+from noterec.notes.importing.formats import Block
 
 NOTE_SHARD_ROWS = 50_000
 NOTE_SHARD_BYTES = 128 * 1024**2  # well below the 2 GiB that one Arrow text column can hold

@@ -1,0 +1,263 @@
+"""`embed`: only what is new or changed is encoded, a killed job is continued, and nothing is dropped in silence."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from noterec import schema, storage
+from noterec.config import EmbedConfig
+from noterec.embedding.engine import embed
+from noterec.errors import ArtefactError, InputError
+from noterec.index.vectors import load_embeddings
+from noterec.model.encoder import NoteEncoder
+
+Folder = Callable[[str], Path]
+SMALL = EmbedConfig(shard_rows=10, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def encoder(trained: Path) -> NoteEncoder:
+    return NoteEncoder.from_pretrained(trained, device="cpu")
+
+
+def write(path: Path, rows: list[dict[str, Any]], name: str = "a") -> Path:
+    """A dataset of these notes."""
+    storage.write_table(pa.Table.from_pylist(rows, schema=schema.NOTES), path / "notes" / f"{name}.parquet")
+    return path
+
+
+def rows(count: int, text: Callable[[int], str] = lambda i: f"note number {i} on coffee") -> list[dict[str, Any]]:
+    return [{"note_id": f"n{i:03d}", "title": text(i)} for i in range(count)]
+
+
+def vectors(out: Path) -> dict[str, np.ndarray]:
+    """The newest vector of each note, as an index reads them."""
+    found = load_embeddings(out)
+    return dict(zip(found.ids.to_list(), found.vectors, strict=True))
+
+
+def test_vectors_are_those_of_encode(encoder: NoteEncoder, tmp_path: Path) -> None:
+    data = rows(25)
+    summary = embed(write(tmp_path / "d", data), model=encoder, out=tmp_path / "e", config=SMALL)
+    assert (summary.notes, summary.encoded, summary.unchanged, summary.rejected) == (25, 25, 0, 0)
+    found = vectors(tmp_path / "e")
+    assert list(found) == [row["note_id"] for row in data]
+    np.testing.assert_allclose(np.stack(list(found.values())), encoder.encode(data), atol=1e-5)
+    table = storage.read_table(tmp_path / "e")
+    assert table.schema.equals(schema.embeddings_schema(encoder.dimension), check_metadata=False)
+    assert set(table["model_version"].to_pylist()) == {encoder.model_version}
+    assert len(storage.parquet_files(tmp_path / "e")) == 3
+
+
+def test_only_new_and_changed_notes_are_encoded(encoder: NoteEncoder, tmp_path: Path) -> None:
+    data = rows(25)
+    embed(write(tmp_path / "d", data), model=encoder, out=tmp_path / "e", config=SMALL)
+    before = vectors(tmp_path / "e")
+    again = embed(tmp_path / "d", model=encoder, out=tmp_path / "e", config=SMALL)
+    assert (again.encoded, again.unchanged) == (0, 25)
+    assert len(storage.parquet_files(tmp_path / "e")) == 3
+
+    data[3]["title"] = "quite another subject"
+    data[4]["category"] = "not read by the encoder"
+    data.append({"note_id": "new", "content": "rope weekend"})
+    write(tmp_path / "d", data)
+    third = embed(tmp_path / "d", model=encoder, out=tmp_path / "e", config=SMALL)
+    assert (third.encoded, third.unchanged) == (2, 24)
+    found = vectors(tmp_path / "e")
+    np.testing.assert_allclose(found["n003"], encoder.encode([data[3]])[0], atol=1e-5)
+    np.testing.assert_allclose(found["new"], encoder.encode([data[-1]])[0], atol=1e-5)
+    np.testing.assert_array_equal(found["n004"], before["n004"])
+
+    data[3]["title"] = "note number 3 on coffee"  # and back again
+    write(tmp_path / "d", data)
+    assert embed(tmp_path / "d", model=encoder, out=tmp_path / "e", config=SMALL).encoded == 1
+    np.testing.assert_allclose(vectors(tmp_path / "e")["n003"], before["n003"], atol=1e-5)
+
+
+def test_a_failure_between_shards_loses_one_shard(
+    encoder: NoteEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "d", rows(35))
+    embed(tmp_path / "d", model=encoder, out=tmp_path / "whole", config=SMALL)
+    append = storage.ShardFolder.append
+
+    def third_is_fatal(self: storage.ShardFolder, table: pa.Table) -> Path:
+        if len(self.shards) == 2:
+            storage.write_table(table, self.path / "shard-000002.parquet")  # written, but not named yet
+            raise KeyboardInterrupt
+        return append(self, table)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(storage.ShardFolder, "append", third_is_fatal)
+        with pytest.raises(KeyboardInterrupt):
+            embed(tmp_path / "d", model=encoder, out=tmp_path / "e", config=SMALL)
+    rest = embed(tmp_path / "d", model=encoder, out=tmp_path / "e", config=SMALL)
+    assert (rest.unchanged, rest.encoded) == (20, 15)
+    assert storage.read_table(tmp_path / "e").equals(storage.read_table(tmp_path / "whole"))
+
+
+def test_a_real_kill_is_survived(trained: Path, encoder: NoteEncoder, tmp_path: Path) -> None:
+    write(tmp_path / "d", rows(600, lambda i: f"note number {i} " + "coffee at home " * 12))
+    program = (
+        "import sys, torch; torch.set_num_threads(1); from noterec import EmbedConfig, embed; "
+        "embed(sys.argv[1], model=sys.argv[2], out=sys.argv[3], config=EmbedConfig(shard_rows=8, device='cpu'))"
+    )
+    job = subprocess.Popen([sys.executable, "-c", program, tmp_path / "d", trained, tmp_path / "e"])
+    manifest = tmp_path / "e" / "manifest.json"
+    try:
+        deadline = time.monotonic() + 60
+        while not (manifest.is_file() and len(storage.read_json(manifest)["shards"]) >= 2):
+            assert job.poll() is None, "the job ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+    finally:
+        os.kill(job.pid, signal.SIGKILL)
+        job.wait()
+    done = sum(shard["rows"] for shard in storage.read_json(manifest)["shards"])
+    assert 16 <= done < 600
+    rest = embed(tmp_path / "d", model=encoder, out=tmp_path / "e", config=EmbedConfig(device="cpu"))
+    assert (rest.unchanged, rest.encoded) == (done, 600 - done)
+    table = storage.read_table(tmp_path / "e")
+    assert table.num_rows == len(set(table["note_id"].to_pylist())) == 600
+
+
+def test_equal_contents_are_encoded_once(
+    encoder: NoteEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    states = encoder.states
+
+    def counted(ids: Any, lengths: Any) -> Any:
+        read.append(len(ids))
+        return states(ids, lengths)
+
+    monkeypatch.setattr(encoder, "states", counted)
+    write(tmp_path / "d", rows(30, lambda i: f"text {i % 3}"))
+    embed(tmp_path / "d", model=encoder, out=tmp_path / "e", config=EmbedConfig(device="cpu"))
+    assert sum(read) == 3
+    found = vectors(tmp_path / "e")
+    np.testing.assert_array_equal(found["n000"], found["n003"])
+    assert not np.allclose(found["n000"], found["n001"])
+
+
+def test_the_cache_gives_the_same_vectors_and_is_used(
+    encoder: NoteEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "d", rows(25))
+    embed(tmp_path / "d", model=encoder, out=tmp_path / "plain", config=SMALL)
+    first = embed(tmp_path / "d", model=encoder, out=tmp_path / "e1", config=SMALL, cache=tmp_path / "cache")
+    assert first.from_cache == 0
+    monkeypatch.setattr(encoder, "states", lambda *_: pytest.fail("states were computed again"))
+    second = embed(tmp_path / "d", model=encoder, out=tmp_path / "e2", config=SMALL, cache=tmp_path / "cache")
+    assert second.from_cache == 25
+    for out in ("e1", "e2"):
+        found, plain = load_embeddings(tmp_path / out), load_embeddings(tmp_path / "plain")
+        np.testing.assert_allclose(found.vectors, plain.vectors, atol=1e-6)
+        assert found.ids.equals(plain.ids)
+
+
+def test_the_cache_of_another_model_is_not_read(
+    encoder: NoteEncoder, backbone_folder: Folder, tmp_path: Path
+) -> None:
+    write(tmp_path / "d", rows(5))
+    embed(tmp_path / "d", model=encoder, out=tmp_path / "e1", config=SMALL, cache=tmp_path / "cache")
+    other = NoteEncoder.from_pretrained(backbone_folder("qwen3"), device="cpu")
+    summary = embed(tmp_path / "d", model=other, out=tmp_path / "e2", config=SMALL, cache=tmp_path / "cache")
+    assert summary.from_cache == 0
+    np.testing.assert_allclose(load_embeddings(tmp_path / "e2").vectors, other.encode(rows(5)), atol=1e-5)
+
+
+def test_a_few_notes_without_text_are_listed(encoder: NoteEncoder, tmp_path: Path) -> None:
+    data = rows(20)
+    data[7]["title"] = " \n "
+    write(tmp_path / "d", data)
+    summary = embed(tmp_path / "d", model=encoder, out=tmp_path / "e", config=SMALL)
+    assert (summary.encoded, summary.rejected) == (19, 1)
+    rejects = storage.read_table(tmp_path / "e" / "rejects.parquet", schema.REJECTS).to_pylist()
+    assert [(r["table"], r["key"], r["reason"]) for r in rejects] == [("notes", "n007", "no text")]
+    assert "n007" not in vectors(tmp_path / "e")  # and the rejects are no shard
+    data[7]["title"] = "mended"
+    write(tmp_path / "d", data)
+    assert embed(tmp_path / "d", model=encoder, out=tmp_path / "e", config=SMALL).encoded == 1
+    assert not (tmp_path / "e" / "rejects.parquet").exists()
+
+
+def test_many_notes_without_text_stop_the_job(encoder: NoteEncoder, tmp_path: Path) -> None:
+    data = rows(19) + [{"note_id": "x"}, {"note_id": "y"}]
+    with pytest.raises(InputError, match=r"2 of 21 notes have no text to encode, more than 5 %; they are listed in"):
+        embed(write(tmp_path / "d", data), model=encoder, out=tmp_path / "e", config=SMALL)
+
+
+def test_another_model_is_refused(encoder: NoteEncoder, backbone_folder: Folder, tmp_path: Path) -> None:
+    write(tmp_path / "d", rows(5))
+    embed(tmp_path / "d", model=encoder, out=tmp_path / "e", config=SMALL)
+    before = (tmp_path / "e" / "manifest.json").read_bytes()
+    with pytest.raises(ArtefactError, match="holds a table of another origin"):
+        embed(tmp_path / "d", model=backbone_folder("bert"), out=tmp_path / "e", config=SMALL)
+    assert (tmp_path / "e" / "manifest.json").read_bytes() == before
+
+
+def test_float16(encoder: NoteEncoder, tmp_path: Path) -> None:
+    data = rows(12)
+    config = EmbedConfig(shard_rows=5, dtype="float16", device="cpu")
+    embed(write(tmp_path / "d", data), model=encoder, out=tmp_path / "e", config=config)
+    table = storage.read_table(tmp_path / "e")
+    assert table.schema.field("embedding").type == pa.list_(pa.float16(), encoder.dimension)
+    np.testing.assert_allclose(load_embeddings(tmp_path / "e").vectors, encoder.encode(data), atol=2e-3)
+
+
+def test_versions_of_a_note_and_deleted_ones(encoder: NoteEncoder, tmp_path: Path) -> None:
+    def note(i: int, title: str, hour: int, **more: Any) -> dict[str, Any]:
+        return {"note_id": f"n{i}", "title": title, "updated_at": hour * 3_600_000_000, **more}
+
+    write(tmp_path / "d", [note(0, "old", 1), note(1, "kept", 1), note(2, "gone", 1)])
+    write(tmp_path / "d", [note(0, "new", 2), note(2, "gone", 2, deleted=True)], name="b")
+    summary = embed(tmp_path / "d", model=encoder, out=tmp_path / "e", config=SMALL)
+    assert summary.notes == 2
+    found = vectors(tmp_path / "e")
+    assert set(found) == {"n0", "n1"}
+    np.testing.assert_allclose(found["n0"], encoder.encode([{"title": "new"}])[0], atol=1e-5)
+
+
+def test_a_truncated_file_is_named(encoder: NoteEncoder, tmp_path: Path) -> None:
+    write(tmp_path / "d", rows(5))
+    file = tmp_path / "d" / "notes" / "a.parquet"
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(InputError, match=r"a\.parquet: not a readable Parquet file"):
+        embed(tmp_path / "d", model=encoder, out=tmp_path / "e", config=SMALL)
+
+
+def test_damaged_pages_are_named(encoder: NoteEncoder, tmp_path: Path) -> None:
+    write(tmp_path / "d", rows(400, lambda i: f"{i} {i * 7919 % 10007}"))
+    file = tmp_path / "d" / "notes" / "a.parquet"
+    data = bytearray(file.read_bytes())
+    data[8 : len(data) // 3] = bytes(len(data) // 3 - 8)  # the footer is whole, the columns are not
+    file.write_bytes(bytes(data))
+    with pytest.raises(InputError, match=r"a\.parquet: damaged Parquet file"):
+        embed(tmp_path / "d", model=encoder, out=tmp_path / "e", config=SMALL)
+
+
+def test_where_nothing_can_be_written(encoder: NoteEncoder, tmp_path: Path) -> None:
+    write(tmp_path / "d", rows(5))
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="file: exists and was not written by noterec"):
+        embed(tmp_path / "d", model=encoder, out=tmp_path / "file", config=SMALL)
+    with pytest.raises(InputError, match="can't write there"):
+        embed(tmp_path / "d", model=encoder, out=tmp_path / "file" / "below", config=SMALL)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_an_empty_dataset(encoder: NoteEncoder, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has no notes"):
+        embed(write(tmp_path / "d", []), model=encoder, out=tmp_path / "e", config=SMALL)
