@@ -17,6 +17,8 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
+SHORT_SECONDS = 1.0  # work that took less leaves no line behind
+
 _live: Any = None  # the rich.progress.Progress of the innermost `shown()`, or None
 
 
@@ -45,7 +47,7 @@ def shown() -> Iterator[None]:
         yield
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
     from rich.text import Text
 
     class Rate(ProgressColumn):
@@ -55,15 +57,24 @@ def shown() -> Iterator[None]:
             seconds = task.finished_time if task.finished else task.elapsed
             if not seconds or not task.completed:
                 return Text("")
-            return Text(f"{task.completed / seconds:,.4g} {task.fields['unit']}/s", style="progress.data.speed")
+            return Text(
+                f"{_short(task.completed / seconds)} {task.fields['unit']}/s", style="progress.data.speed", no_wrap=True
+            )
+
+    class Done(ProgressColumn):
+        """Units done, of how many."""
+
+        def render(self, task: Any) -> Text:
+            total = "?" if task.total is None else f"{task.total:,.0f}"
+            return Text(f"{task.completed:,.0f}/{total}", style="progress.download")
 
     console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
-        MofNCompleteColumn(),
+        Done(),
         Rate(),
-        TimeRemainingColumn(elapsed_when_finished=True),
+        TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
         console=console,
         disable=not (console.is_terminal or console.is_jupyter),
@@ -81,11 +92,29 @@ def track(description: str, total: int | None, unit: str) -> Iterator[Bar]:
     if _live is None:
         yield Bar()
         return
-    task = _live.add_task(description, total=total, unit=unit, note="")
+    display = _live
+    task = display.add_task(description, total=total, unit=unit, note="")
+    started = time.perf_counter()
     try:
-        yield Bar(_live, task)
+        yield Bar(display, task)
     finally:
-        _live.stop_task(task)
+        # A bar that is done gives its place to one plain line, so that what is printed next stands below it.
+        seconds = time.perf_counter() - started
+        done = next(entry.completed for entry in display.tasks if entry.id == task)
+        display.remove_task(task)
+        display.refresh()
+        if seconds >= SHORT_SECONDS:
+            rate = done / seconds
+            display.console.print(
+                f"    {description}: {done:,.0f} {unit} in {seconds:.1f} s, {_short(rate)} {unit}/s",
+                style="dim",
+                highlight=False,
+            )
+
+
+def _short(number: float) -> str:
+    """A rate in three or four figures: 0.52, 87.1, 1,234, 19,560,000."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 class Stage:
