@@ -17,6 +17,8 @@ setup: $(READY)  ## the environment in .venv (FAISS=gpu or gpu-cuvs for another 
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip uninstall --quiet --yes faiss-cpu faiss-gpu faiss-gpu-cuvs 2>/dev/null || true
+	@rm -f $(VENV)/.ready-*
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[$(FAISS),minilm,dev]'
 	@touch $@
 

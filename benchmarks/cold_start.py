@@ -59,6 +59,14 @@ def main() -> None:
     )
     parser.add_argument("--precision", default="bf16", help="of the states of a frozen backbone")
     options = parser.parse_args()
+    settings = {
+        key: str(value) for key, value in vars(options).items() if key not in ("arm", "against", "seeds", "weighting")
+    }
+    known = options.out / "settings.json"
+    if known.is_file() and json.loads(known.read_text()) != settings:
+        raise SystemExit(f"{options.out} holds a run of other settings; give another --out")
+    options.out.mkdir(parents=True, exist_ok=True)
+    known.write_text(json.dumps(settings))
     per_query = pl.concat([run(options, seed) for seed in range(options.seeds)])
     arms = per_query["arm"].unique(maintain_order=True).to_list()
     lines = ["| arm | " + " | ".join(METRICS) + " | queries |", "|---|" + "---|" * (len(METRICS) + 1)]

@@ -40,7 +40,7 @@ class SampleConfig(Settings):
     users: int = Field(1500, ge=10, description="people")
     weeks: int = Field(4, ge=2, le=52, description="length of the log in weeks; the last one brings the new notes")
     image_px: int = Field(64, ge=16, le=512, description="side of the square pictures, in pixels")
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
 
 Weighting = Literal["notellm", "count", "cosine", "lift"]
@@ -72,7 +72,7 @@ class SplitConfig(Settings):
     top: int = Field(10, ge=1, description="relevant notes per query")
     min_support: int = Field(2, ge=1, description="people who must share a relevant pair")
     max_notes_per_user: int = Field(1000, ge=2, description="as in pairs; for the relevant notes only")
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
     @pydantic.model_validator(mode="after")
     def _some_must_stay(self) -> Self:
@@ -113,22 +113,28 @@ class TrainConfig(Settings):
     lexicon: int | None = Field(
         None,
         ge=0,
-        description="words with a trained vector of their own beside the backbone; none: 100,000 if frozen, else 0",
+        description="words with a trained vector of their own beside the backbone; none: 100,000 if frozen or tiny, else 0",
     )
     head_branch: int = Field(0, ge=0, description="width of the head's nonlinear residual branch; 0 = a linear head")
     steps: int | None = Field(
         None, ge=0, description="optimiser steps at most; none: 120 for tiny, else 300; 0 saves the start, untrained"
     )
     batch_notes: int | None = Field(
-        None, ge=4, description="notes seen by a step: 2P for P pairs; none: 2048 for a graph block, 256 for pairs"
+        None,
+        ge=4,
+        description="notes seen by a step: 2P for P pairs; none: 2048 for a graph block (1024 below 10,000 training notes), 256 for pairs",
     )
     lr: float | None = Field(
         None,
         gt=0,
-        description="peak learning rate of head, logit scale and a tiny backbone; none: 2e-3 for tiny, else 1e-3",
+        description="peak learning rate of head, logit scale and a tiny backbone; none: 2e-3 for tiny, else 1e-3, or 3e-4 below "
+        "10,000 training notes",
     )
     words_lr: float | None = Field(
-        None, gt=0, description="peak learning rate of the lexicon; none: 1e-2 for tiny, else 3e-3"
+        None,
+        gt=0,
+        description="peak learning rate of the lexicon; none: 1e-2 for tiny, else 3e-3, or 1e-3 below "
+        "10,000 training notes",
     )
     backbone_lr: float = Field(5e-5, gt=0, description="peak learning rate of a pretrained backbone that moves")
     weight_decay: float = Field(1e-3, ge=0)
@@ -138,9 +144,9 @@ class TrainConfig(Settings):
         description="starting value of τ; cosines are multiplied by e^τ; none: 3 for pairs (the paper), 2.66 for graph",
     )
     valid_every: int = Field(20, ge=1, description="steps between two looks at cold recall")
-    valid_queries: int | None = Field(None, ge=1, description="cold queries of a look; none: all if frozen, else 500")
+    valid_queries: int | None = Field(None, ge=1, description="cold queries of a look; none: 5,000 if frozen, else 500")
     valid_pool: int | None = Field(
-        None, ge=10, description="notes that they are ranked among; none: all if frozen, else 4000"
+        None, ge=10, description="notes that they are ranked among; none: 100,000 if frozen, else 4,000"
     )
     patience: int = Field(5, ge=1, description="looks without a better recall before training stops")
     checkpoint_every: int = Field(100, ge=1, description="steps between two checkpoints")
@@ -152,7 +158,7 @@ class TrainConfig(Settings):
     )
     vocabulary: int = Field(8000, ge=300, description="tokens of tiny's own tokenizer")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
 
 class EmbedConfig(Settings):
@@ -189,7 +195,7 @@ class EvaluateConfig(Settings):
     rrf_k: float = Field(10.0, gt=0, description="constant of reciprocal-rank fusion")
     fuse_weight: float = Field(2.0, gt=0, description="weight of the embedding's ranking beside 1 of BM25's")
     resamples: int = Field(2000, ge=100, description="bootstrap resamples over queries")
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
 
 S = TypeVar("S", bound=Settings)

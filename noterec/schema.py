@@ -143,6 +143,10 @@ def _cast(column: pa.ChunkedArray, field: Any, name: str) -> pa.ChunkedArray:
             return column.cast(pa.string())  # integer ids are common and unambiguous; floats are neither
         if pa.types.is_timestamp(field.type) and pa.types.is_timestamp(column.type) and column.type.tz is None:
             return column.cast(pa.timestamp("us")).cast(field.type)  # a clock without a zone is taken as UTC
+        if pa.types.is_timestamp(field.type) and pa.types.is_integer(column.type):
+            raise pa.ArrowInvalid(
+                "whole numbers may be seconds or milliseconds: `noterec import` reads and converts them"
+            )
         if pa.types.is_floating(column.type) and pa.types.is_string(field.type):
             raise pa.ArrowInvalid("a float is no id: 1.0 and 1 would differ")
         return column.cast(field.type)

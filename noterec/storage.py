@@ -8,9 +8,11 @@ Paths are local; object-store URLs are refused with a message.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,13 +26,14 @@ from noterec.schema import conform
 
 ORIGIN = b"noterec"  # the key of the origin record in a Parquet file's schema metadata
 MANIFEST = "manifest.json"
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # one slash: a Path has swallowed the other
 ROW_GROUP_ROWS = 64 * 1024
 
 
 def local(path: str | os.PathLike[str]) -> Path:
     """A local path, or a clear refusal of a URL."""
     text = os.fspath(path)
-    if "://" in text:
+    if URL.match(text):
         raise InputError(
             f"{text}: object-store URLs are not supported in this version; copy or mount it, give a folder"
         )
@@ -122,9 +125,16 @@ def parquet_files(path: str | os.PathLike[str]) -> list[Path]:
 
 def _manifest(file: Path) -> dict[str, Any]:
     record = read_json(file)
-    if not isinstance(record, dict) or "origin" not in record or not isinstance(record.get("shards"), list):
+    try:
+        shards = list(record["shards"])
+        # A name is only ever a file beside the manifest: no path leads out of the folder.
+        whole = all(Path(shard["name"]).name == shard["name"] and int(shard["rows"]) >= 0 for shard in shards)
+        found = {"origin": record["origin"], "shards": shards}
+    except (KeyError, TypeError, ValueError):
+        whole = False
+    if not whole:
         raise ArtefactError(f"{file}: no manifest of noterec's; remove it to have all *.parquet beside it read")
-    return record
+    return found
 
 
 def open_parquet(file: Path) -> pq.ParquetFile:
@@ -162,7 +172,12 @@ def read_table(
         if schema is not None:
             return schema.empty_table()
         raise InputError(f"{path}: no Parquet files there")
-    return pa.concat_tables(tables, promote_options="permissive")
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
+        raise InputError(
+            f"{path}: a column has different types in different files ({error}); write it with one type"
+        ) from error
 
 
 def read_origin(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -228,7 +243,27 @@ class ShardFolder:
         return sum(shard["rows"] for shard in self.shards)
 
     def append(self, table: pa.Table) -> Path:
-        """Write one more shard, then name it in the manifest; returns its path."""
+        """Write one more shard, then name it in the manifest; returns its path.
+
+        Several processes may append to one folder: each sees the others' shards before it names its own.
+        """
+        with self._locked():
+            if self._manifest.is_file():
+                self.shards = _manifest(self._manifest)["shards"]
+            return self._append(table)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise InputError(f"{self.path}: can't write there: {error.strerror or error}") from error
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # released by the system when the process dies
+            yield
+
+    def _append(self, table: pa.Table) -> Path:
         name = f"shard-{len(self.shards):06d}.parquet"
         write_table(table, self.path / name, origin=self.origin)
         self.shards.append({"name": name, "rows": table.num_rows, "sha256": file_hash(self.path / name)})

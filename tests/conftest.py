@@ -7,13 +7,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # before any import of huggingface_hub
-_CACHE = tempfile.TemporaryDirectory(prefix="noterec-tests-")
-os.environ["NOTEREC_CACHE"] = _CACHE.name
-
 import pytest
 
 from noterec.config import PairsConfig, PromptConfig, SampleConfig, SplitConfig, TrainConfig
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, which nothing above does
+_CACHE = tempfile.TemporaryDirectory(prefix="noterec-tests-")
+os.environ["NOTEREC_CACHE"] = _CACHE.name
 
 # Few steps of a narrow `tiny`: enough to be another model than its start.
 FEW_STEPS = TrainConfig(

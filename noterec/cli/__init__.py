@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import sys
 
+INTERRUPTED = 130
+
 
 def main() -> None:
     """Run the command line."""
@@ -26,12 +28,13 @@ def main() -> None:
         sys.stderr.write(f"noterec: {' '.join(str(error).split())}\n")  # some libraries' reasons have several lines
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        sys.stderr.write("noterec: interrupted; the same command continues where it can\n")
-        sys.exit(130)
+        code = INTERRUPTED
     except Exception as error:
         show = getattr(error, "show", None)  # a usage error of the command-line library
         if show is None or not hasattr(error, "exit_code"):
             raise
         show()
         sys.exit(int(error.exit_code))
+    if code == INTERRUPTED:  # the command-line library turns Ctrl-C into this code
+        sys.stderr.write("noterec: interrupted; the same command continues where it can\n")
     sys.exit(code if isinstance(code, int) else 0)

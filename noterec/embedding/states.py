@@ -41,14 +41,13 @@ class StateCache:
             storage.local(folder) / version,
             origin={"kind": "states", "states_version": version, "hidden_size": self.hidden_size},
         )
-        self._hashes = np.empty(0, dtype=np.uint64)
-        self._states = np.empty((0, self.hidden_size), dtype=np.float32)
+        self._parts: list[tuple[np.ndarray, np.ndarray]] = []  # (b,) ascending hashes and (b, H) states
         for file in self._shards.files():
             table = storage.read_table(file)
             self._remember(table["content_hash"].to_numpy(), _matrix(table["state"], self.hidden_size))
 
     def __len__(self) -> int:
-        return len(self._hashes)
+        return sum(len(hashes) for hashes, _ in self._parts)
 
     def lookup(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Find states.
@@ -59,10 +58,14 @@ class StateCache:
         Returns:
             (B,) bool, which are here; (B, H) float32, their states, undefined where they aren't.
         """
-        if not len(self._hashes):
-            return np.zeros(len(hashes), dtype=bool), np.empty((len(hashes), self.hidden_size), dtype=np.float32)
-        places = np.searchsorted(self._hashes, hashes).clip(max=len(self._hashes) - 1)
-        return self._hashes[places] == hashes, self._states[places]
+        found = np.zeros(len(hashes), dtype=bool)
+        states = np.empty((len(hashes), self.hidden_size), dtype=np.float32)
+        for known, values in self._parts:
+            places = np.searchsorted(known, hashes).clip(max=len(known) - 1)
+            here = known[places] == hashes
+            states[here] = values[places[here]]
+            found |= here
+        return found, states
 
     def add(self, hashes: np.ndarray, states: np.ndarray) -> None:
         """Write one more shard: (B,) uint64 distinct hashes not yet here and their (B, H) float32 states."""
@@ -102,10 +105,8 @@ class StateCache:
         return states[inverse], int(found[inverse].sum())
 
     def _remember(self, hashes: np.ndarray, states: np.ndarray) -> None:
-        hashes = np.concatenate([self._hashes, hashes])
         order = np.argsort(hashes, kind="stable")
-        self._hashes = hashes[order]
-        self._states = np.concatenate([self._states, states])[order]
+        self._parts.append((hashes[order], states[order]))
 
 
 def _matrix(column: pa.ChunkedArray, width: int) -> np.ndarray:

@@ -115,7 +115,7 @@ def resolve(name: str) -> str:
 def load_backbone(name: str, *, layers: int | None = None, device: torch.device | None = None) -> Backbone:
     """Load a model and its tokenizer from a folder or the Hugging Face hub.
 
-    Weights are float32 on a CPU and bfloat16 on a GPU.
+    Weights are held in float32; what is multiplied in bfloat16 is a setting of embedding and training.
 
     Args:
         name: minilm, a folder, or a hub id.
@@ -132,14 +132,13 @@ def load_backbone(name: str, *, layers: int | None = None, device: torch.device 
 
     device = device or torch.device("cpu")
     source = resolve(name)
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     try:
         config: Any = AutoConfig.from_pretrained(source)
         kind = _kind(config, name)
         _cut(config, layers, name)
         loader: Any = AutoModelForCausalLM if kind == "causal" else AutoModel
         with _quiet():
-            model, report = loader.from_pretrained(source, config=config, dtype=dtype, output_loading_info=True)
+            model, report = loader.from_pretrained(source, config=config, dtype=torch.float32, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0]
@@ -151,11 +150,14 @@ def load_backbone(name: str, *, layers: int | None = None, device: torch.device 
             "--backbone tiny, which needs nothing"
         ) from error
     # A pooler and a language-model head are never read; any other weight that is missing would be left random.
-    missing = [key for key in report["missing_keys"] if "pooler" not in key and not key.startswith("lm_head")]
+    spare = {key for key in report["missing_keys"] if "pooler" in key or key.startswith("lm_head")}
+    missing = sorted(set(report["missing_keys"]) - spare)
     if missing:
         raise ArtefactError(
             f"{name}: {len(missing)} weights are missing, the first is {missing[0]}; fetch the model again"
         )
+    for key in spare:  # filled at random by the loader: every load would be another version
+        torch.nn.init.zeros_(model.get_parameter(key))
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
     model.to(device).eval()

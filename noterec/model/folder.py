@@ -49,8 +49,13 @@ def find(name: str | os.PathLike[str]) -> Path:
         ArtefactError: a training in that folder has not finished.
     """
     given = Path(name).expanduser()
-    if (given / "training").is_dir() and not is_saved(given):
-        raise ArtefactError(f"{name}: training has not finished there; run the same `noterec train` again")
+    if given.is_dir() and not is_saved(given):
+        if (given / "training").is_dir():
+            raise ArtefactError(f"{name}: training has not finished there; run the same `noterec train` again")
+        if (given / HEAD_FILE).exists() or (given / LEXICON_FILE).exists():
+            raise ArtefactError(
+                f"{name}: has a head but no {NOTEREC_FILE}: saving was cut off; train or copy the model again"
+            )
     source = backbones.resolve(os.fspath(name))
     return Path(source) if Path(source).is_dir() else _from_hub(source)
 
@@ -66,12 +71,22 @@ def load(folder: Path, device: torch.device) -> Saved:
     Raises:
         ArtefactError: a file is missing or damaged, or the folder is of another format.
     """
+    record = storage.read_json(folder / NOTEREC_FILE)
+    found = record.get("format") if isinstance(record, dict) else None
+    if found != FORMAT:
+        raise ArtefactError(f"{folder}: {NOTEREC_FILE} has format {found}, this version reads {FORMAT}")
+    try:
+        return _saved(folder, record, device)
+    except (KeyError, TypeError) as error:
+        raise ArtefactError(
+            f"{folder / NOTEREC_FILE}: incomplete ({error}); the file was damaged: copy it again"
+        ) from error
+
+
+def _saved(folder: Path, record: dict[str, Any], device: torch.device) -> Saved:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    record = storage.read_json(folder / NOTEREC_FILE)
-    if record.get("format") != FORMAT:
-        raise ArtefactError(f"{folder}: noterec.json has format {record.get('format')}, this version reads {FORMAT}")
     head = None
     if record["head"] is not None:
         head = Head(**record["head"])

@@ -105,7 +105,7 @@ def start_from(head: Head, states: Tensor, words: Any = None, *, centre: bool = 
         states: (N, H) float, states of training notes only. They are centred and brought to a mean norm of 1, like the words.
         words: scipy CSR matrix (N, V) of the same notes, where the head has a lexicon.
         centre: False keeps the states' mean: cosines then are the backbone's own (exactly so where D = H).
-        seed: of the randomised decomposition (Halko, Martinsson and Tropp 2011).
+        seed: of the randomised decomposition (Halko, Martinsson and Tropp 2011) and of the branch.
     """
     states = states.float()
     mean = states.mean(dim=0) if centre else torch.zeros_like(states[0])  # (H,)
@@ -118,7 +118,8 @@ def start_from(head: Head, states: Tensor, words: Any = None, *, centre: bool = 
     if head.lexicon:
         head.words.weight.copy_(axes[head.hidden_size :])
     if head.branch:
-        nn.init.normal_(head.up.weight, std=1 / math.sqrt(head.hidden_size))
+        drawn = torch.randn(head.up.weight.shape, generator=torch.Generator().manual_seed(seed))
+        head.up.weight.copy_(drawn / math.sqrt(head.hidden_size))
         nn.init.zeros_(head.up.bias)
         nn.init.zeros_(head.down.weight)
 

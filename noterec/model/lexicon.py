@@ -83,6 +83,8 @@ class Lexicon:
     def load(cls, path: str | os.PathLike[str]) -> Lexicon:
         """Read what `save` wrote."""
         record = storage.read_json(path)
+        if not isinstance(record, dict) or not {"words", "idf"} <= record.keys():
+            raise ArtefactError(f"{path}: not a lexicon; the file was damaged: copy the model again")
         if len(record["words"]) != len(record["idf"]):
             raise ArtefactError(
                 f"{path}: {len(record['words'])} words and {len(record['idf'])} frequencies; damaged file"

@@ -38,7 +38,7 @@ def contrastive_loss(embeddings: Tensor, logit_scale: Tensor, related: Tensor) -
     return F.cross_entropy(logits.masked_fill(masked, float("-inf")), partner)
 
 
-def graph_loss(embeddings: Tensor, logit_scale: Tensor, weights: Tensor) -> Tensor:
+def graph_loss(embeddings: Tensor, logit_scale: Tensor, weights: Tensor, same: Tensor | None = None) -> Tensor:
     """Contrastive loss over a block of notes in which every known relation is a positive, by its strength.
 
     Each note's target is a distribution over the block, its relations' weights normalised to one; all other notes but
@@ -48,6 +48,7 @@ def graph_loss(embeddings: Tensor, logit_scale: Tensor, weights: Tensor) -> Tens
         embeddings: (B, D) float, unit-norm rows.
         logit_scale: () float, multiplies cosines.
         weights: (B, B) float32, >= 0, how strongly column is related to row; the diagonal counts as 0.
+        same: (B, B) bool, notes that can't be told apart: neither positive nor negative. None = each only with itself.
 
     Returns:
         () float32, mean over the notes that have a relation in the block, in nats.
@@ -57,10 +58,12 @@ def graph_loss(embeddings: Tensor, logit_scale: Tensor, weights: Tensor) -> Tens
 
     Differs from the paper (arXiv:2403.01744, eq. 2): many positives per anchor instead of one, none of them a negative.
     """
-    diagonal = torch.eye(len(embeddings), dtype=torch.bool, device=embeddings.device)
+    left_out = torch.eye(len(embeddings), dtype=torch.bool, device=embeddings.device)
+    if same is not None:
+        left_out = left_out | same
     logits = embeddings.float() @ embeddings.float().T * logit_scale.float()  # (B, B)
-    log_shares = F.log_softmax(logits.masked_fill(diagonal, float("-inf")), dim=1).masked_fill(diagonal, 0.0)
-    weights = weights.masked_fill(diagonal, 0.0)
+    log_shares = F.log_softmax(logits.masked_fill(left_out, float("-inf")), dim=1).masked_fill(left_out, 0.0)
+    weights = weights.masked_fill(left_out, 0.0)
     mass = weights.sum(dim=1)  # (B,)
     known = mass > 0
     if not bool(known.any()):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ LITERALS = {"compress": COMPRESS, "short": SHORT, "plain": PLAIN}
 
 # Text beyond this many characters per allowed token is cut before tokenising, so that a note of megabytes costs nothing.
 CHARACTERS_PER_TOKEN = 32
+NOTES_AT_A_TIME = 1024  # the tokenizer holds a hundred kilobytes for each long text that it is given at once
 
 Text = tuple[str, list[str], str]  # title, hashtags, content
 
@@ -97,6 +99,13 @@ class Prompt:
         Returns:
             B arrays (T_b,) int64, special tokens included; the readout of a compress prompt is the last one.
         """
+        encoded: list[np.ndarray] = []
+        remaining = iter(notes)
+        while part := list(islice(remaining, NOTES_AT_A_TIME)):
+            encoded.extend(self._encode(part))
+        return encoded
+
+    def _encode(self, notes: Iterable[Text]) -> list[np.ndarray]:
         fields: list[str] = []
         for title, hashtags, content in notes:
             words = " ".join(self._hashtag(tag) for tag in hashtags)

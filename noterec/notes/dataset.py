@@ -6,6 +6,7 @@ Reading is by batches; only ids and times of the whole table are held in memory 
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from functools import cached_property
@@ -19,8 +20,11 @@ import pyarrow as pa
 from noterec import schema, storage
 from noterec.errors import InputError
 
+logger = logging.getLogger(__name__)
+
 Clock = Literal["time", "position", "none"]
 DATASET_FILE = "dataset.json"
+UNDATED_SHARE = 0.05  # up to so many events without a time are left out; with more of them the log has no clock
 
 
 class Dataset:
@@ -66,7 +70,17 @@ class Dataset:
                 raise InputError(f"{self.path / DATASET_FILE}: clock is {stated!r}; expected time, position or none")
             return known[stated]
         log = self.engagement()
-        return "time" if log.height and log["timestamp"].null_count() == 0 else "none"
+        undated = log["timestamp"].null_count()
+        if log.height and undated <= UNDATED_SHARE * log.height:
+            return "time"
+        if undated < log.height:
+            logger.warning(
+                "%s: %d of %d events have no timestamp; the log counts as one without a clock",
+                self.path,
+                undated,
+                log.height,
+            )
+        return "none"
 
     @cached_property
     def _winners(self) -> dict[Path, np.ndarray]:
@@ -74,6 +88,11 @@ class Dataset:
         parts = []
         for number, file in enumerate(self.note_files):
             with storage.open_parquet(file) as parquet:
+                if "note_id" not in parquet.schema_arrow.names:
+                    raise InputError(
+                        f"{file}: no column 'note_id'; the columns are {', '.join(parquet.schema_arrow.names)}. Rename one, or "
+                        "import the file with --map note_id=COLUMN"
+                    )
                 names = [n for n in ("note_id", "updated_at") if n in parquet.schema_arrow.names]
                 try:
                     table = schema.conform(parquet.read(columns=names), schema.NOTES, name=str(file))
@@ -129,7 +148,12 @@ class Dataset:
         parts = [pl.DataFrame(table) for table in self.note_batches(columns)]
         if not parts:
             raise InputError(f"{self.path}: has no notes (an empty table, or all of them deleted)")
-        return pl.concat(parts, how="diagonal_relaxed")
+        try:
+            return pl.concat(parts, how="diagonal_relaxed")
+        except pl.exceptions.PolarsError as error:
+            raise InputError(
+                f"{self.path}: a column has different types in different files ({error}); write it with one type"
+            ) from error
 
     @cached_property
     def note_ids(self) -> pl.Series:
@@ -148,7 +172,7 @@ class Dataset:
         if not self.engagement_files:
             table = schema.ENGAGEMENT.empty_table()
         else:
-            table = storage.read_table(self.path / "engagement", schema.ENGAGEMENT)
+            table = storage.read_table(self.path / "engagement", schema.ENGAGEMENT, columns=schema.ENGAGEMENT.names)
         log = pl.DataFrame(table.select(schema.ENGAGEMENT.names)).with_columns(pl.col("action").fill_null("click"))
         unknown = log.filter(~pl.col("action").is_in(list(schema.ACTIONS)))
         if unknown.height:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,7 @@ def query(
     """
     opened = index if isinstance(index, Index) else Index.open(index)
     tags = list(hashtags)
+    where = _typed(where, opened)
     unseen = title is not None or content is not None or bool(tags)
     if (note_id is not None) == unseen:
         raise InputError("expected either a note_id of the index, or the title, content or hashtags of another note")
@@ -65,3 +66,20 @@ def query(
     table = pl.DataFrame(found).select("rank", "note_id", "score")
     shown = [column for column in SHOWN if column in opened.attributes.columns]
     return table.join(opened.attributes.select("note_id", *shown), on="note_id", how="left", maintain_order="left")
+
+
+def _typed(where: Any, index: Index) -> Any:
+    """Conditions that were typed as text, in the types of the attributes: `exposure=2` asks for the number 2."""
+    if not isinstance(where, Mapping):
+        return where
+    typed = {}
+    for column, value in where.items():
+        dtype = index.attributes.schema.get(column)
+        if isinstance(value, str) and dtype is not None and (dtype.is_numeric() or dtype == pl.Boolean):
+            text = value.strip().lower()
+            try:
+                value = {"true": True, "false": False}[text] if dtype == pl.Boolean else float(text)
+            except (KeyError, ValueError) as error:
+                raise InputError(f"{column}={value}: attribute {column} is {dtype}; expected such a value") from error
+        typed[column] = value
+    return typed

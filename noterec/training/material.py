@@ -38,6 +38,12 @@ class Material:
     anchors: np.ndarray
     related: np.ndarray
     scores: np.ndarray
+    contents: np.ndarray | None = None  # (N,) int64, equal for notes of equal content; None: all differ
+
+    def same(self, rows: np.ndarray) -> np.ndarray:
+        """(b, b) bool: the same note, or notes of the same content, which no encoder can tell apart."""
+        groups = rows if self.contents is None else self.contents[rows]
+        return np.asarray(groups[:, None] == groups[None, :])
 
     @cached_property
     def graph(self) -> Any:
@@ -66,10 +72,11 @@ def rows_of_pairs(pairs: pl.DataFrame, ids: np.ndarray) -> tuple[np.ndarray, np.
 
 @dataclasses.dataclass  # not frozen: Lightning refuses frozen ones when it moves a batch to its device
 class Batch:
-    """Rows of one step (b,) int64, and (b, b) float32 weights of what is known to be related among them."""
+    """Rows of one step (b,) int64, (b, b) float32 weights of what is known to be related, (b, b) bool what is the same."""
 
     rows: np.ndarray
     weights: np.ndarray
+    same: np.ndarray
 
 
 class Batches(Protocol):
@@ -81,19 +88,41 @@ class Batches(Protocol):
 
 
 class GraphBlocks:
-    """Blocks of notes drawn at random among those that have a relation, without repeats in a block."""
+    """Blocks of training notes drawn at random, without repeats in a block.
+
+    Notes without any relation are drawn too: as negatives they teach what nobody engages with beside other notes.
+
+    Where the graph is so large that a note would rarely meet a relation in a uniform block, half of the block is drawn and each of
+    these notes brings one of its relations along.
+    """
 
     def __init__(self, material: Material, batch_notes: int, seed: int) -> None:
-        """Draw blocks of `batch_notes` notes, or of all of them where there are fewer."""
-        self._graph, self._seed = material.graph, seed
+        """Draw blocks of `batch_notes` notes, or of all of them where there are fewer.
+
+        Raises:
+            InputError: there is no relation at all.
+        """
+        self._material, self._graph, self._seed = material, material.graph, seed
         self._connected = np.flatnonzero(np.diff(material.graph.indptr))
-        self.batch_notes = min(batch_notes, len(self._connected))
+        if not len(self._connected):
+            raise InputError("no pair of different notes to train on; lower --min-support of `noterec pairs`")
+        self.batch_notes = min(batch_notes, material.train)
+        share = self.batch_notes / material.train
+        self._bring_relations = self._graph.nnz / len(self._connected) * share < 1
 
     def batch(self, step: int) -> Batch:
         """The block of a step: (b,) rows, ascending, and their relations' scores."""
         random = np.random.default_rng([self._seed, step])
-        rows = np.sort(random.choice(self._connected, self.batch_notes, replace=False))
-        return Batch(rows, self._graph[rows][:, rows].toarray())
+        if self._bring_relations:
+            seeds = min(len(self._connected), max(1, self.batch_notes // 2))
+            drawn = random.choice(self._connected, seeds, replace=False)
+            first, last = self._graph.indptr[drawn], self._graph.indptr[drawn + 1]
+            brought = np.union1d(drawn, self._graph.indices[random.integers(first, last)])
+            others = np.setdiff1d(random.choice(self._material.train, self.batch_notes, replace=False), brought)
+            rows = np.union1d(brought, random.permutation(others)[: self.batch_notes - len(brought)])
+        else:
+            rows = np.sort(random.choice(self._material.train, self.batch_notes, replace=False))
+        return Batch(rows, self._graph[rows][:, rows].toarray(), self._material.same(rows))
 
 
 class PairBatches:
@@ -120,21 +149,19 @@ class PairBatches:
             raise InputError(
                 f"{edges.shape[1]} pairs to train on; expected at least two: lower --min-support of `noterec pairs`"
             )
-        self._edges, self._graph, self._seed = edges.T, material.graph, seed
+        self._material, self._edges, self._graph, self._seed = material, edges.T, material.graph, seed
         self.pairs = min(batch_notes // 2, len(self._edges))
         self._epoch: tuple[int, np.ndarray] | None = None
 
     def batch(self, step: int) -> Batch:
-        """The pairs of a step, and what is known to be related across them; the same note counts as related to itself."""
+        """The pairs of a step, what is known to be related across them, and what is the same."""
         per_epoch = len(self._edges) // self.pairs
         epoch, place = divmod(step, per_epoch)
         if self._epoch is None or self._epoch[0] != epoch:
             random = np.random.default_rng([self._seed, epoch])
             self._epoch = (epoch, random.permutation(len(self._edges)))
         rows = self._edges[self._epoch[1][place * self.pairs : (place + 1) * self.pairs]].reshape(-1)  # (2P,)
-        weights = self._graph[rows][:, rows].toarray()
-        weights[rows[:, None] == rows[None, :]] = 1.0
-        return Batch(rows, weights)
+        return Batch(rows, self._graph[rows][:, rows].toarray(), self._material.same(rows))
 
 
 class Steps(IterableDataset[tuple[int, Batch]]):

@@ -45,11 +45,12 @@ class ContrastiveModule(pl.LightningModule):
         torch.manual_seed(self._config.seed * 1_000_003 + step)
         embeddings = self._embed(part)
         weights = torch.from_numpy(part.weights).to(embeddings.device)
+        same = torch.from_numpy(part.same).to(embeddings.device)
         scale = self.logit_scale.exp()
         if self._plan.objective == "graph":
-            loss = graph_loss(embeddings, scale, weights)
+            loss = graph_loss(embeddings, scale, weights, same)
         else:
-            loss = contrastive_loss(embeddings, scale, weights > 0)
+            loss = contrastive_loss(embeddings, scale, (weights > 0) | same)
         self.log_dict({"loss": loss, "logit_scale": scale}, batch_size=len(part.rows))
         return loss
 
@@ -116,6 +117,8 @@ class KeepBest(Callback):
         """Look at step 0, so that training which only harms is undone."""
         if not self.looks:
             self._look(trainer, pl_module)
+        elif self._exhausted():
+            trainer.should_stop = True  # the run that is being continued had already ended when it was cut off
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -126,9 +129,12 @@ class KeepBest(Callback):
         self._bar.advance(1, f"{note} (best {self.best.recall_at_10:.4f})")
         if step % self._config.valid_every == 0 or step == self._steps:
             self._look(trainer, pl_module)
-            since = sum(1 for look in self.looks if look.step > self.best.step)
-            if since >= self._config.patience:
+            if self._exhausted():
                 trainer.should_stop = True
+
+    def _exhausted(self) -> bool:
+        """Whether `patience` looks in a row were no better than the best."""
+        return sum(1 for look in self.looks if look.step > self.best.step) >= self._config.patience
 
     def _look(self, trainer: pl.Trainer, module: Any) -> None:
         from safetensors.torch import save

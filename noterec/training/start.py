@@ -27,7 +27,8 @@ from noterec.training.material import Material, rows_of_pairs
 
 logger = logging.getLogger(__name__)
 
-START_NOTES = 20_000  # notes whose states set the head's first geometry, where the backbone isn't frozen
+SMALL_NOTES = 10_000
+START_NOTES = 5000  # notes whose states set the head's first geometry, where the backbone isn't frozen
 LEXICON_WORDS = 100_000
 
 
@@ -42,13 +43,14 @@ class Plan:
     words_lr: float
     batch_notes: int
     lexicon: int
-    valid_queries: int | None
-    valid_pool: int | None
+    valid_queries: int
+    valid_pool: int
     logit_scale: float
 
     @classmethod
-    def of(cls, config: TrainConfig) -> Plan:
-        """Decide what the configuration leaves open."""
+    def of(cls, config: TrainConfig, train_notes: int) -> Plan:
+        """Decide what the configuration leaves open, given how many notes there are to train on."""
+        small = train_notes < SMALL_NOTES  # few relations are learned by heart in a few large steps
         tiny_model = config.backbone == "tiny"
         way = config.way if config.way != "auto" else "full" if tiny_model else "frozen"
         frozen = way == "frozen"
@@ -58,12 +60,12 @@ class Plan:
             way=way,
             objective=objective,
             steps=config.steps if config.steps is not None else 120 if tiny_model else 300,
-            lr=config.lr or (2e-3 if tiny_model else 1e-3),
-            words_lr=config.words_lr or (1e-2 if tiny_model else 3e-3),
-            batch_notes=config.batch_notes or (2048 if graph else 256),
+            lr=config.lr or (2e-3 if tiny_model else 3e-4 if small else 1e-3),
+            words_lr=config.words_lr or (1e-2 if tiny_model else 1e-3 if small else 3e-3),
+            batch_notes=config.batch_notes or ((1024 if small else 2048) if graph else 256),
             lexicon=config.lexicon if config.lexicon is not None else LEXICON_WORDS if frozen or tiny_model else 0,
-            valid_queries=config.valid_queries or (None if frozen else 500),
-            valid_pool=config.valid_pool or (None if frozen else 4000),
+            valid_queries=config.valid_queries or (5000 if frozen else 500),
+            valid_pool=config.valid_pool or (100_000 if frozen else 4000),
             logit_scale=config.logit_scale if config.logit_scale is not None else 2.66 if graph else 3.0,
         )
 
@@ -91,10 +93,17 @@ def valid_notes(train: pa.Table, valid_pairs: pl.DataFrame, dataset: Dataset) ->
     """The notes that valid pairs name beyond the training notes, and the pairs whose notes have text.
 
     Raises:
-        InputError: the dataset lacks notes that the pairs name.
+        InputError: the dataset lacks notes that the pairs name, or a query is a training note.
     """
     named = set(valid_pairs["anchor_id"]) | set(valid_pairs["related_id"])
-    missing = named - set(train["note_id"].to_pylist())
+    seen = set(train["note_id"].to_pylist())
+    warm = set(valid_pairs["anchor_id"]) & seen
+    if warm:
+        raise InputError(
+            f"{len(warm)} queries of the valid pairs are training notes, the first is {min(warm)!r}; a model that has seen them "
+            "can't be chosen by them: give the valid-pairs.parquet and train/ of one `noterec split`"
+        )
+    missing = named - seen
     wanted = pa.array(sorted(missing), pa.string())
     tables = [
         table.filter(pa.compute.is_in(table["note_id"], value_set=wanted))
@@ -162,16 +171,16 @@ def material(
     """All notes as the encoder reads them; for a frozen backbone with their states, computed once and cached on disk."""
     table = pa.concat_tables([train, extra])
     ids = np.asarray(table["note_id"].to_pylist(), dtype=object)
+    hashes = note.content_hashes(table)
+    contents = np.unique(hashes, return_inverse=True)[1]
     inputs = encoder.prepare(table)
     states = None
     if frozen:
         stored = StateCache(cache if cache is not None else default_folder(), encoder, bf16=bf16)
         with progress.track("states", len(inputs), "notes") as bar:
-            states, _ = stored.states_of(
-                encoder, inputs, note.content_hashes(table), batch_tokens=batch_tokens, bar=bar
-            )
+            states, _ = stored.states_of(encoder, inputs, hashes, batch_tokens=batch_tokens, bar=bar)
     anchors, related, scores = rows_of_pairs(pairs, ids[: train.num_rows])
-    return Material(ids, train.num_rows, inputs, states, anchors, related, scores)
+    return Material(ids, train.num_rows, inputs, states, anchors, related, scores, contents)
 
 
 def set_geometry(encoder: NoteEncoder, data: Material, recall: ColdRecall | None, config: TrainConfig) -> Look | None:

@@ -24,7 +24,7 @@ import torch
 from noterec import progress, schema, storage
 from noterec.config import TrainConfig
 from noterec.engagement.pairs import load_pairs
-from noterec.errors import ArtefactError, InputError
+from noterec.errors import ArtefactError, GateError, InputError
 from noterec.model.backbone import fast_bf16
 from noterec.model.encoder import NoteEncoder
 from noterec.model.folder import NOTEREC_FILE
@@ -36,7 +36,8 @@ from noterec.training.material import Batches, GraphBlocks, Material, PairBatche
 
 logger = logging.getLogger(__name__)
 
-RECORD_FILE = "train.json"
+RECORD_FILE = "train.json"  # what a finished training reached
+RUN_FILE = "run.json"  # marks a training folder as ours
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,22 +89,23 @@ def train(
     Raises:
         InputError: too few pairs, unknown notes, no text.
         ArtefactError: `out` holds a model, or an unfinished run, of other settings or input.
+        GateError: the best weights find less than the backbone without any training; nothing is saved.
     """
     folder = storage.local(out)
-    plan = start.Plan.of(config)
     with progress.stage("train") as record:
         source = Dataset(dataset)
         notes = start.train_notes(source)
+        plan = start.Plan.of(config, notes.num_rows)
         known, unknown = load_pairs(pairs, pl.Series(notes["note_id"].to_pylist(), dtype=pl.String))
         valid, extra = None, notes.slice(0, 0)
         if valid_pairs is not None:
             valid = pl.DataFrame(storage.read_table(valid_pairs, schema.PAIRS).select(schema.PAIRS.names))
             extra, valid = start.valid_notes(notes, valid, Dataset(valid_notes if valid_notes is not None else dataset))
-        fingerprint = _fingerprint(config, notes, extra, known, valid)
+        encoder = start.new_encoder(config, plan, notes)
+        fingerprint = _fingerprint(config, encoder, notes, extra, known, valid)
         finished = _open(folder, fingerprint, restart=restart)
         if finished is not None:
             return finished
-        encoder = start.new_encoder(config, plan, notes)
         frozen = plan.way == "frozen"
         data = start.material(
             encoder,
@@ -131,12 +133,11 @@ def train(
         zero_shot = start.set_geometry(encoder, data, recall, config)
         steps, looks = _fit(encoder, data, recall, config, plan, folder / "training")
         best = max(looks, key=lambda look: (look.value, -look.step)) if looks else None
-        if best is not None and zero_shot is not None and best.value < zero_shot.value:
-            logger.warning(
-                "train: cold recall@10 %.4f is below the zero-shot backbone's %.4f; use the backbone as it is, "
-                "a larger dimension or more pairs",
-                best.recall_at_10,
-                zero_shot.recall_at_10,
+        if plan.steps and best is not None and zero_shot is not None and best.value < zero_shot.value:
+            raise GateError(
+                f"training ended below the backbone as it is: cold recall@10 / 100 {best.recall_at_10:.4f} / "
+                f"{best.recall_at_100:.4f}, zero-shot {zero_shot.recall_at_10:.4f} / {zero_shot.recall_at_100:.4f}; nothing "
+                f"was saved. Use --model {config.backbone} itself, a larger --dimension (now {config.dimension}), or more pairs"
             )
         origin = {"config": config.model_dump(mode="json"), "dataset": source.path.name, "fingerprint": fingerprint}
         record.counts.update(rows_in=notes.num_rows, pairs=known.height, steps=steps)
@@ -184,7 +185,12 @@ def _fit(
     checkpoint = folder / "last.ckpt"
     source = Steps(batches, plan.steps)
     if checkpoint.is_file():
-        source.start = int(torch.load(checkpoint, weights_only=True, map_location="cpu")["global_step"])
+        try:
+            source.start = int(torch.load(checkpoint, weights_only=True, map_location="cpu")["global_step"])
+        except Exception as error:  # whatever a damaged file makes torch raise
+            raise ArtefactError(
+                f"{checkpoint}: the checkpoint does not load ({error}); train again with --restart"
+            ) from error
         logger.info("train: continuing at step %d", source.start)
     best_file = folder / "best.safetensors"
     with progress.track("train", plan.steps, "steps") as bar, warnings.catch_warnings():
@@ -210,7 +216,10 @@ def _fit(
             enable_checkpointing=False,
         )
         loader = DataLoader(source, batch_size=None, collate_fn=_as_is)
-        trainer.fit(module, loader, ckpt_path=checkpoint if source.start else None, weights_only=True)
+        try:
+            trainer.fit(module, loader, ckpt_path=checkpoint if source.start else None, weights_only=True)
+        except SystemExit as stopped:  # how Lightning ends on Ctrl-C
+            raise KeyboardInterrupt from stopped
     if keep is not None:
         load_best(module, best_file)
     encoder.weights_changed()
@@ -230,10 +239,15 @@ def _precision(config: TrainConfig, device: torch.device, *, frozen: bool) -> An
 
 
 def _fingerprint(
-    config: TrainConfig, notes: pa.Table, extra: pa.Table, pairs: pl.DataFrame, valid: pl.DataFrame | None
+    config: TrainConfig,
+    encoder: NoteEncoder,
+    notes: pa.Table,
+    extra: pa.Table,
+    pairs: pl.DataFrame,
+    valid: pl.DataFrame | None,
 ) -> str:
-    """Changes with the settings, the notes' text, the pairs."""
-    tables = [config.hash]
+    """Changes with the settings, the backbone as it is at the start, the notes' text, the pairs."""
+    tables = [config.hash, encoder.states_version]
     for table in (notes, extra):
         tables.append(storage.value_hash(table["note_id"].to_pylist()))
         tables.append(_array_hash(note.content_hashes(table)))
@@ -251,19 +265,15 @@ def _array_hash(values: np.ndarray) -> str:
 def _open(folder: Path, fingerprint: str, *, restart: bool) -> TrainSummary | None:
     """Make the output ready; the summary of a run that already finished with the same settings and input."""
     training = folder / "training"
-    if restart:
-        (folder / NOTEREC_FILE).unlink(missing_ok=True)
-        shutil.rmtree(training, ignore_errors=True)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; expected a folder for the model")
-    if (
-        folder.exists()
-        and any(folder.iterdir())
-        and not training.is_dir()
-        and not (folder / NOTEREC_FILE).is_file()
-        and not restart
-    ):
-        raise InputError(f"{folder}: is not empty and holds no noterec model; give another --out")
+    ours = (training / RUN_FILE).is_file() or (folder / NOTEREC_FILE).is_file()
+    if folder.exists() and any(folder.iterdir()) and not ours:
+        raise InputError(f"{folder}: is not empty and holds no noterec model or training; give another --out")
+    if restart:
+        (folder / NOTEREC_FILE).unlink(missing_ok=True)
+        if (training / RUN_FILE).is_file():
+            shutil.rmtree(training)
     record = training / RECORD_FILE
     if (folder / NOTEREC_FILE).is_file():
         found = storage.read_json(record) if record.is_file() else {}
@@ -276,7 +286,7 @@ def _open(folder: Path, fingerprint: str, *, restart: bool) -> TrainSummary | No
             k: Look(**v) if v else None for k, v in found["summary"].items() if k in ("zero_shot", "first", "best")
         }
         return TrainSummary(**{**found["summary"], **looks})
-    unfinished = training / "run.json"
+    unfinished = training / RUN_FILE
     if unfinished.is_file() and storage.read_json(unfinished)["fingerprint"] != fingerprint:
         raise ArtefactError(
             f"{folder}: holds an unfinished training of other settings or input; give another --out, or --restart"

@@ -132,9 +132,7 @@ def test_a_real_kill_is_survived(trained: Path, encoder: NoteEncoder, tmp_path: 
     assert table.num_rows == len(set(table["note_id"].to_pylist())) == 600
 
 
-def test_equal_contents_are_encoded_once(
-    encoder: NoteEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_equal_contents_are_encoded_once(encoder: NoteEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
     states = encoder.states
 
@@ -167,9 +165,7 @@ def test_the_cache_gives_the_same_vectors_and_is_used(
         assert found.ids.equals(plain.ids)
 
 
-def test_the_cache_of_another_model_is_not_read(
-    encoder: NoteEncoder, backbone_folder: Folder, tmp_path: Path
-) -> None:
+def test_the_cache_of_another_model_is_not_read(encoder: NoteEncoder, backbone_folder: Folder, tmp_path: Path) -> None:
     write(tmp_path / "d", rows(5))
     embed(tmp_path / "d", model=encoder, out=tmp_path / "e1", config=SMALL, cache=tmp_path / "cache")
     other = NoteEncoder.from_pretrained(backbone_folder("qwen3"), device="cpu")
@@ -194,7 +190,7 @@ def test_a_few_notes_without_text_are_listed(encoder: NoteEncoder, tmp_path: Pat
 
 
 def test_many_notes_without_text_stop_the_job(encoder: NoteEncoder, tmp_path: Path) -> None:
-    data = rows(19) + [{"note_id": "x"}, {"note_id": "y"}]
+    data = [*rows(19), {"note_id": "x"}, {"note_id": "y"}]
     with pytest.raises(InputError, match=r"2 of 21 notes have no text to encode, more than 5 %; they are listed in"):
         embed(write(tmp_path / "d", data), model=encoder, out=tmp_path / "e", config=SMALL)
 

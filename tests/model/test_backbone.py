@@ -17,6 +17,7 @@ from transformers import AutoModel
 from noterec.errors import ArtefactError, ConfigError, DependencyError, InputError
 from noterec.model.backbone import Backbone, choose_device, load_backbone, resolve
 from noterec.model.batching import pad, plan
+from noterec.model.encoder import NoteEncoder
 from tests import backbones
 
 Folder = Callable[[str], Path]
@@ -120,6 +121,21 @@ def test_damaged_weights_are_said_to_be_so(backbone_folder: Folder, tmp_path: Pa
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ArtefactError, match="does not load"):
+        load_backbone(str(tmp_path))
+
+
+def test_weights_that_a_folder_lacks(backbone_folder: Folder, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    # A masked language model has no pooler: what the loader makes up for it must not make a new model of every load.
+    one, two = (NoteEncoder.from_pretrained(backbone_folder("bert"), device="cpu") for _ in range(2))
+    assert one.states_version == two.states_version
+    for file in backbone_folder("bert").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["bert.encoder.layer.1.output.dense.weight"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ArtefactError, match=r"1 weights are missing.*encoder\.layer\.1\.output\.dense\.weight"):
         load_backbone(str(tmp_path))
 
 

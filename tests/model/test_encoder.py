@@ -289,6 +289,10 @@ def test_encoding_leaves_a_training_encoder_in_training(backbone_folder: Folder)
 def test_a_saved_folder_is_a_plain_hugging_face_model_too(saved: Path, encoder: NoteEncoder) -> None:
     plain = shutil.copytree(saved, saved.parent / "plain")
     (plain / "noterec.json").unlink()
+    with pytest.raises(ArtefactError, match=r"has a head but no noterec\.json: saving was cut off"):
+        NoteEncoder.from_pretrained(plain)
+    for name in ("head.safetensors", "lexicon.json"):
+        (plain / name).unlink()
     zero_shot = NoteEncoder.from_pretrained(plain, device="cpu")
     assert zero_shot.dimension == encoder.backbone.hidden_size
 

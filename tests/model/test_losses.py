@@ -99,6 +99,16 @@ def test_graph_loss_by_hand() -> None:
     assert float(graph_loss(unit(ROWS), SCALE, weights)) == pytest.approx(by_hand, abs=1e-6)
 
 
+def test_what_is_the_same_is_neither_positive_nor_negative() -> None:
+    weights = torch.zeros(4, 4)
+    weights[0, 1], weights[0, 3] = 3.0, 1.0
+    same = torch.zeros(4, 4, dtype=torch.bool)
+    same[0, 3] = same[3, 0] = True
+    e = math.exp
+    by_hand = -math.log(e(1.2) / (e(1.2) + e(0.0)))  # row 3 is gone from target and from the others alike
+    assert float(graph_loss(unit(ROWS), SCALE, weights, same)) == pytest.approx(by_hand, abs=1e-6)
+
+
 def test_graph_loss_leaves_its_weights_alone() -> None:
     weights = torch.ones(4, 4)
     graph_loss(unit(ROWS), SCALE, weights)

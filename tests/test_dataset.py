@@ -1,0 +1,136 @@
+"""A dataset on disk: the newest version of each note counts, deleted ones don't, and empty ones say so."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from noterec import schema, storage
+from noterec.errors import InputError
+from noterec.notes.dataset import Dataset, write_meta
+
+
+def day(number: int) -> dt.datetime:
+    return dt.datetime(2024, 1, number, tzinfo=dt.UTC)
+
+
+def write(path: Path, *files: list[dict[str, Any]], log: dict[str, Any] | None = None) -> Dataset:
+    """A dataset with one notes file per list of rows."""
+    for number, rows in enumerate(files):
+        table = pa.Table.from_pylist(rows, schema=schema.NOTES)
+        storage.write_table(table, path / "notes" / f"{number}.parquet")
+    if log is not None:
+        storage.write_table(pa.table(log), path / "engagement" / "log.parquet")
+    return Dataset(path)
+
+
+def titles(data: Dataset, **more: Any) -> list[tuple[str, str]]:
+    return [tuple(row) for batch in data.note_batches(["title"], **more) for row in pl.DataFrame(batch).rows()]  # type: ignore[arg-type, union-attr]
+
+
+def test_the_latest_version_wins_and_ties_keep_the_first(tmp_path: Path) -> None:
+    data = write(
+        tmp_path,
+        [
+            {"note_id": "a", "title": "new", "updated_at": day(3)},
+            {"note_id": "b", "title": "first of equals", "updated_at": day(2)},
+            {"note_id": "c", "title": "undated"},
+            {"note_id": "d", "title": "undated first"},
+        ],
+        [
+            {"note_id": "a", "title": "old", "updated_at": day(1)},
+            {"note_id": "b", "title": "second of equals", "updated_at": day(2)},
+            {"note_id": "c", "title": "dated", "updated_at": day(1)},
+            {"note_id": "d", "title": "undated second"},
+        ],
+    )
+    expected = [("a", "new"), ("b", "first of equals"), ("d", "undated first"), ("c", "dated")]
+    assert titles(data) == expected
+    assert titles(data, batch_rows=1) == expected  # whatever the batches
+    assert data.note_ids.to_list() == [note_id for note_id, _ in expected]
+
+
+def test_a_deletion_takes_older_versions_with_it(tmp_path: Path) -> None:
+    data = write(
+        tmp_path,
+        [{"note_id": "a", "updated_at": day(1)}, {"note_id": "b", "updated_at": day(1), "deleted": True}],
+        [{"note_id": "a", "updated_at": day(2), "deleted": True}, {"note_id": "b", "updated_at": day(2)}],
+    )
+    assert data.note_ids.to_list() == ["b"]
+
+
+def test_unknown_columns_and_missing_ones(tmp_path: Path) -> None:
+    storage.write_table(pa.table({"note_id": [1, 2], "price": [5, 6]}), tmp_path / "notes" / "a.parquet")
+    storage.write_table(pa.table({"note_id": ["x"], "title": ["t"]}), tmp_path / "notes" / "b.parquet")
+    notes = Dataset(tmp_path).notes(["title", "price"])
+    assert notes.rows() == [("1", None, 5), ("2", None, 6), ("x", "t", None)]
+    assert set(Dataset(tmp_path).notes().columns) == {*schema.NOTES.names, "price"}
+
+
+def test_empty_datasets(tmp_path: Path) -> None:
+    for place, files in (("empty", [[]]), ("deleted", [[{"note_id": "a", "deleted": True}]])):
+        with pytest.raises(InputError, match="has no notes"):
+            write(tmp_path / place, *files).notes()
+    with pytest.raises(InputError, match="no dataset there; expected a folder with notes"):
+        Dataset(tmp_path / "none")
+    (tmp_path / "bare" / "notes").mkdir(parents=True)
+    with pytest.raises(InputError, match="notes/ holds no Parquet file"):
+        Dataset(tmp_path / "bare")
+
+
+def test_the_log(tmp_path: Path) -> None:
+    log = {
+        "user_id": [1, 1, 2],
+        "note_id": ["a", "b", "a"],
+        "action": [None, "view", "like"],
+        "timestamp": [day(1)] * 3,
+    }
+    data = write(tmp_path, [{"note_id": "a"}], log=log)
+    assert data.engagement()["action"].to_list() == ["click", "view", "like"]
+    assert data.engagement(engaged=True)["user_id"].to_list() == ["1", "2"]
+    assert write(tmp_path / "silent", [{"note_id": "a"}]).engagement().height == 0
+
+
+@pytest.mark.parametrize(
+    ("log", "said"),
+    [
+        (
+            {"user_id": ["u"], "note_id": ["a"], "action": ["stare"]},
+            "unknown action 'stare' in 1 rows; expected one of",
+        ),
+        ({"user": ["u"], "note_id": ["a"]}, "no column 'user_id'"),
+        ({"user_id": [None], "note_id": ["a"]}, "rows have no user_id"),
+    ],
+)
+def test_logs_that_are_wrong(tmp_path: Path, log: dict[str, Any], said: str) -> None:
+    data = write(tmp_path, [{"note_id": "a"}], log=log)
+    with pytest.raises(InputError, match=said):
+        data.engagement()
+
+
+def test_the_clock(tmp_path: Path) -> None:
+    timed = {"user_id": ["u"], "note_id": ["a"], "timestamp": [day(1)]}
+    assert write(tmp_path / "timed", [{"note_id": "a"}], log=timed).clock == "time"
+    assert write(tmp_path / "bare", [{"note_id": "a"}], log={"user_id": ["u"], "note_id": ["a"]}).clock == "none"
+    write(tmp_path / "stated", [{"note_id": "a"}], log=timed)
+    write_meta(tmp_path / "stated", clock="position", made="by hand")
+    assert Dataset(tmp_path / "stated").clock == "position"
+    assert Dataset(tmp_path / "stated").meta["made"] == "by hand"
+    storage.write_json(tmp_path / "stated" / "dataset.json", {"clock": "sundial"})
+    with pytest.raises(InputError, match="clock is 'sundial'; expected time, position or none"):
+        _ = Dataset(tmp_path / "stated").clock
+
+
+def test_damaged_files_are_named(tmp_path: Path) -> None:
+    data = write(tmp_path, [{"note_id": str(i), "title": str(i * 7919)} for i in range(3000)])
+    file = tmp_path / "notes" / "0.parquet"
+    whole = file.read_bytes()
+    third = len(whole) // 3
+    file.write_bytes(whole[:8] + bytes(third) + whole[8 + third :])
+    with pytest.raises(InputError, match=r"0\.parquet: damaged Parquet file"):
+        data.notes(["title"])
