@@ -43,8 +43,8 @@ _HOME = {
     "query": "serving.query",
     "evaluate": "evaluation.evaluate",
     "compare": "evaluation.compare",
-    "doctor": "doctor",
-    "demo": "demo",
+    "doctor": "checkup",
+    "demo": "tour",
 }
 __all__ = [  # noqa: RUF022
     "__version__",

@@ -59,7 +59,7 @@ def demo(
     \b
     noterec demo
     """
-    from noterec.demo import demo as run
+    from noterec.tour import demo as run
 
     run(out, seed=seed or 0, write=output.write, as_json=as_json)
 
@@ -71,7 +71,7 @@ def doctor(as_json: Json = False) -> None:
     \b
     noterec doctor
     """
-    from noterec.doctor import doctor as run
+    from noterec.checkup import doctor as run
 
     output.summary(run(), as_json=as_json)
 

@@ -98,6 +98,8 @@ def train(
         plan = start.Plan.of(config, notes.num_rows)
         known, unknown = load_pairs(pairs, pl.Series(notes["note_id"].to_pylist(), dtype=pl.String))
         valid, extra = None, notes.slice(0, 0)
+        if valid_notes is not None and valid_pairs is None:
+            raise InputError("valid_notes without valid_pairs; expected the pairs of cold queries too (--valid-pairs)")
         if valid_pairs is not None:
             valid = pl.DataFrame(storage.read_table(valid_pairs, schema.PAIRS).select(schema.PAIRS.names))
             extra, valid = start.valid_notes(notes, valid, Dataset(valid_notes if valid_notes is not None else dataset))

@@ -171,7 +171,7 @@ def test_doctor(noterec: Run) -> None:
 
 
 def test_doctor_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from noterec.doctor import doctor
+    from noterec.checkup import doctor
 
     monkeypatch.setitem(sys.modules, "faiss", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

@@ -117,7 +117,7 @@ def test_the_road(
 @pytest.mark.slow
 def test_the_demo(tmp_path: Path) -> None:
     from noterec.config import TrainConfig
-    from noterec.demo import demo
+    from noterec.tour import demo
     from noterec.errors import InputError
 
     lines: list[str] = []
