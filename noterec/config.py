@@ -122,7 +122,8 @@ class TrainConfig(Settings):
     batch_notes: int | None = Field(
         None,
         ge=4,
-        description="notes seen by a step: 2P for P pairs; none: 2048 for a graph block (1024 below 10,000 training notes), 256 for pairs",
+        description="notes seen by a step, 2P for P pairs; none: 256 for pairs, 2048 for a graph block, or 1024 below 10,000 "
+        "training notes",
     )
     lr: float | None = Field(
         None,

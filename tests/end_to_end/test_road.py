@@ -117,8 +117,8 @@ def test_the_road(
 @pytest.mark.slow
 def test_the_demo(tmp_path: Path) -> None:
     from noterec.config import TrainConfig
-    from noterec.tour import demo
     from noterec.errors import InputError
+    from noterec.tour import demo
 
     lines: list[str] = []
     quick = TrainConfig(steps=40, valid_every=20, device="cpu")
