@@ -1,0 +1,49 @@
+"""The command-line application, and what its commands share.
+
+Heavy libraries load inside the commands, so that `noterec --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="noterec",
+    help="From notes to neighbours: embeddings of notes trained on co-engagement, for items that nobody has engaged with yet.",
+    epilog="Start with `noterec demo`. The road: sample or import, validate, split, pairs, train, embed, index, query, evaluate.",
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+)
+
+Config = Annotated[Path | None, typer.Option("--config", help="YAML file with settings of this command")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="one setting, KEY=VALUE; may be repeated")]
+Seed = Annotated[int | None, typer.Option("--seed", help="seed of everything random")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+Out = Annotated[Path, typer.Option("--out", help="where the result goes")]
+DatasetPath = Annotated[Path, typer.Argument(help="dataset: a folder with notes/*.parquet and engagement/*.parquet")]
+
+
+@app.callback()
+def _root(
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="log every stage's counts, seconds and memory")
+    ] = False,
+) -> None:
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s" if verbose else "%(levelname)s: %(message)s",
+    )
+    if verbose:
+        logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+def load(kind: Any, config: Path | None, overrides: list[str] | None, **given: Any) -> Any:
+    from noterec.config import load
+
+    return load(kind, config, tuple(overrides or ()), **given)

@@ -1,0 +1,174 @@
+"""Commands about data: demo, doctor, sample, import, validate, pairs, split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from noterec.cli import output
+from noterec.cli.app import Config, DatasetPath, Json, Out, Seed, Set, app, load
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="folder for everything the demo makes")] = Path("demo"),
+    seed: Seed = None,
+    as_json: Json = False,
+) -> None:
+    """The whole road on a synthetic platform, in a few minutes on a laptop.
+
+    \b
+    noterec demo
+    """
+    from noterec.tour import demo as run
+
+    run(out, seed=seed or 0, write=output.write, as_json=as_json)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """What is installed, what was found, and what is missing for which feature.
+
+    \b
+    noterec doctor
+    """
+    from noterec.checkup import doctor as run
+
+    output.summary(run(), as_json=as_json)
+
+
+@app.command()
+def sample(
+    out: Annotated[Path, typer.Argument(help="folder of the new dataset")],
+    notes: Annotated[int | None, typer.Option(help="notes")] = None,
+    users: Annotated[int | None, typer.Option(help="people")] = None,
+    config: Config = None,
+    set_: Set = None,
+    seed: Seed = None,
+    as_json: Json = False,
+) -> None:
+    """Make a synthetic platform whose right answers are known (OUT/truth).
+
+    \b
+    noterec sample platform --notes 3000 --users 1500
+    """
+    from noterec.config import SampleConfig
+    from noterec.notes.sample import sample as run
+
+    settings = load(SampleConfig, config, set_, notes=notes, users=users, seed=seed)
+    output.summary(run(out, settings), as_json=as_json)
+
+
+@app.command("import")
+def import_(
+    format: Annotated[str, typer.Argument(help="csv, jsonl, parquet, movielens or notellm")],
+    src: Annotated[Path, typer.Argument(help="folder with the files, or the notes' file")],
+    out: Annotated[Path, typer.Argument(help="folder of the new dataset")],
+    notes: Annotated[
+        Path | None, typer.Option("--notes", help="the notes' file, where its name doesn't say so")
+    ] = None,
+    engagement: Annotated[Path | None, typer.Option("--engagement", help="the log's file, likewise")] = None,
+    map_: Annotated[
+        list[str] | None, typer.Option("--map", help="FIELD=COLUMN, or engagement.FIELD=COLUMN; may be repeated")
+    ] = None,
+    action: Annotated[str, typer.Option(help="what an event means where the log has no action")] = "click",
+    hashtag_separator: Annotated[
+        str | None, typer.Option(help="splits a text of hashtags; default: commas and bars")
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="folder of the image files that the notes name")] = None,
+    max_reject_share: Annotated[float, typer.Option(help="share of bad rows above which nothing is written")] = 0.05,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a dataset in OUT")] = False,
+    as_json: Json = False,
+) -> None:
+    """Turn files of another maker into a dataset; bad rows go to OUT/rejects.parquet with a reason.
+
+    \b
+    noterec import csv dump/ data/mine --map note_id=item_id --map content=description --map engagement.user_id=uid
+    noterec import movielens ml-posters/ data/films
+    """
+    from noterec.notes.importing import column_maps, import_dataset
+
+    notes_map, engagement_map = column_maps(map_ or ())
+    summary = import_dataset(
+        format,
+        src,
+        out,
+        notes_file=notes,
+        engagement_file=engagement,
+        notes_map=notes_map,
+        engagement_map=engagement_map,
+        action=action,
+        hashtag_separator=hashtag_separator,
+        images=images,
+        max_reject_share=max_reject_share,
+        overwrite=overwrite,
+    )
+    output.summary(summary, as_json=as_json)
+
+
+@app.command()
+def validate(dataset: DatasetPath, as_json: Json = False) -> None:
+    """Counts, nulls, text lengths, events per user and time span of a dataset.
+
+    \b
+    noterec validate data/mine
+    """
+    from noterec.notes.validate import validate as run
+
+    output.summary(run(dataset), as_json=as_json)
+
+
+@app.command()
+def pairs(
+    dataset: DatasetPath,
+    out: Out,
+    weighting: Annotated[str | None, typer.Option(help="notellm, count, cosine or lift")] = None,
+    min_support: Annotated[int | None, typer.Option(help="people who must share a pair")] = None,
+    top: Annotated[int | None, typer.Option(help="related notes kept per anchor")] = None,
+    lower: Annotated[float | None, typer.Option(help="drop scores below")] = None,
+    upper: Annotated[float | None, typer.Option(help="drop scores above")] = None,
+    window_days: Annotated[float | None, typer.Option(help="only the last days of the log")] = None,
+    config: Config = None,
+    set_: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Related pairs from the engagement log.
+
+    \b
+    noterec pairs split/train --out pairs.parquet
+    noterec pairs data/mine --out week.parquet --weighting notellm --window-days 7
+    """
+    from noterec.config import PairsConfig
+    from noterec.engagement.pairs import pairs as run
+
+    given = dict(
+        weighting=weighting, min_support=min_support, top=top, lower=lower, upper=upper, window_days=window_days
+    )
+    output.summary(run(dataset, out=out, config=load(PairsConfig, config, set_, **given)), as_json=as_json)
+
+
+@app.command()
+def split(
+    dataset: DatasetPath,
+    out: Out,
+    by: Annotated[str | None, typer.Option(help="random, or time: the last created notes are new")] = None,
+    cold: Annotated[float | None, typer.Option(help="share of notes held out as new for test")] = None,
+    valid: Annotated[float | None, typer.Option(help="share held out as new for model choice")] = None,
+    min_support: Annotated[int | None, typer.Option(help="people who must share a relevant pair")] = None,
+    config: Config = None,
+    set_: Set = None,
+    seed: Seed = None,
+    as_json: Json = False,
+) -> None:
+    """Hold notes out as new: OUT/train without them and their engagement, and what is relevant to them.
+
+    \b
+    noterec split data/mine --out split
+    """
+    from noterec.config import SplitConfig
+    from noterec.engagement.split import split as run
+
+    settings = load(SplitConfig, config, set_, by=by, cold=cold, valid=valid, min_support=min_support, seed=seed)
+    output.summary(run(dataset, out=out, config=settings), as_json=as_json)

@@ -1,0 +1,81 @@
+"""Commands about models: train, embed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from noterec.cli import output
+from noterec.cli.app import Config, DatasetPath, Json, Out, Seed, Set, app, load
+
+
+@app.command()
+def train(
+    dataset: DatasetPath,
+    pairs: Annotated[Path, typer.Option("--pairs", help="related pairs among the notes")],
+    out: Out,
+    valid_pairs: Annotated[Path | None, typer.Option(help="relevant notes of cold queries, for early stopping")] = None,
+    valid_notes: Annotated[Path | None, typer.Option(help="dataset that holds the notes of the valid pairs")] = None,
+    backbone: Annotated[str | None, typer.Option(help="tiny, minilm, a Hugging Face folder or a hub id")] = None,
+    layers: Annotated[int | None, typer.Option(help="keep only the backbone's first layers")] = None,
+    way: Annotated[str | None, typer.Option(help="auto, full or frozen")] = None,
+    steps: Annotated[int | None, typer.Option(help="optimiser steps at most; 0 = the start, untrained")] = None,
+    dimension: Annotated[int | None, typer.Option(help="length of an embedding")] = None,
+    cache: Annotated[Path | None, typer.Option(help="folder of cached states of frozen backbones")] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="throw away what is in OUT")] = False,
+    config: Config = None,
+    set_: Set = None,
+    seed: Seed = None,
+    as_json: Json = False,
+) -> None:
+    """Train an encoder; a run that was stopped is continued by the same command.
+
+    \b
+    noterec train split/train --pairs pairs.parquet --out model
+    noterec train split/train --pairs pairs.parquet --valid-pairs split/valid-pairs.parquet --valid-notes data/mine \\
+        --backbone minilm --out model
+    """
+    from noterec.config import TrainConfig
+    from noterec.training.train import train as run
+
+    given = dict(backbone=backbone, layers=layers, way=way, steps=steps, dimension=dimension, seed=seed)
+    summary = run(
+        dataset,
+        pairs=pairs,
+        out=out,
+        valid_pairs=valid_pairs,
+        valid_notes=valid_notes,
+        config=load(TrainConfig, config, set_, **given),
+        cache=cache,
+        restart=restart,
+    )
+    output.summary(summary, as_json=as_json)
+
+
+@app.command()
+def embed(
+    dataset: DatasetPath,
+    model: Annotated[
+        str, typer.Option("--model", help="a trained model; or minilm, a folder or hub id for its zero-shot states")
+    ],
+    out: Out,
+    cache: Annotated[
+        Path | None, typer.Option(help="folder of cached states, for models with a frozen backbone")
+    ] = None,
+    config: Config = None,
+    set_: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Encode the notes that are new or changed.
+
+    \b
+    noterec embed data/mine --model model --out embeddings
+    """
+    from noterec.config import EmbedConfig
+    from noterec.embedding.engine import embed as run
+
+    output.summary(
+        run(dataset, model=model, out=out, config=load(EmbedConfig, config, set_), cache=cache), as_json=as_json
+    )

@@ -1,0 +1,62 @@
+"""Commands about quality: evaluate, compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from noterec.cli import output
+from noterec.cli.app import Config, Json, Out, Seed, Set, app, load
+
+
+@app.command()
+def evaluate(
+    out: Out,
+    arm: Annotated[list[str] | None, typer.Option("--arm", help="NAME=EMBEDDINGS; may be repeated")] = None,
+    split: Annotated[Path | None, typer.Option(help="folder of `noterec split`: gives pairs and engagement")] = None,
+    pairs: Annotated[Path | None, typer.Option("--pairs", help="relevant notes of the test queries")] = None,
+    notes: Annotated[Path | None, typer.Option("--notes", help="dataset with all notes")] = None,
+    engagement: Annotated[Path | None, typer.Option(help="training dataset, for popularity")] = None,
+    config: Config = None,
+    set_: Set = None,
+    seed: Seed = None,
+    as_json: Json = False,
+) -> None:
+    """Who finds the related notes of new notes, with 95 % intervals, beside random, popularity, BM25 and fusions.
+
+    \b
+    noterec evaluate --split split --notes data/mine --arm mine=embeddings --out report
+    """
+    from noterec.config import EvaluateConfig
+    from noterec.errors import InputError
+    from noterec.evaluation.evaluate import evaluate as run
+
+    arms: dict[str, Path] = {}
+    for entry in arm or ():
+        name, sign, path = entry.partition("=")
+        if not sign or not name:
+            raise InputError(f"--arm {entry}: expected NAME=EMBEDDINGS")
+        arms[name] = Path(path)
+    if notes is None:
+        raise InputError("--notes: no dataset given; expected the dataset that holds all notes, new ones included")
+    settings = load(EvaluateConfig, config, set_, seed=seed)
+    report = run(arms, notes=notes, split=split, pairs=pairs, engagement=engagement, out=out, config=settings)
+    output.report(report, as_json=as_json)
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="a report")],
+    second: Annotated[Path, typer.Argument(help="another report on the same test queries")],
+    as_json: Json = False,
+) -> None:
+    """Is the second report better than the first, worse, or can't one tell? (Paired bootstrap over the common queries.)
+
+    \b
+    noterec compare report-yesterday report-today
+    """
+    from noterec.evaluation.compare import compare as run
+
+    output.comparison(run(first, second), as_json=as_json)
