@@ -1,0 +1,1 @@
+"""Tables of notes to tables of vectors: incremental, resumable, with a cache of readout states."""

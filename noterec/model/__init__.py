@@ -1,0 +1,1 @@
+"""The encoder: prompt, backbone, readout, head, and the losses that train it."""

@@ -1,0 +1,1 @@
+"""Answers for one note at a time."""

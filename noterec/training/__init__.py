@@ -1,0 +1,1 @@
+"""Related pairs to weights: batches, the Lightning module, cold recall, checkpoints."""
