@@ -65,6 +65,8 @@ REJECTS = pa.schema(
     ]
 )
 
+REJECTS_FILE = "rejects.parquet"  # beside the table that the rows were meant for
+
 # What an action means. An engagement implies a view, a view implies an impression.
 ACTIONS: dict[str, int] = {
     "impression": 0,  # was shown

@@ -25,7 +25,6 @@ from noterec.notes.dataset import Dataset
 logger = logging.getLogger(__name__)
 
 MAX_REJECT_SHARE = 0.05
-REJECTS_FILE = "rejects.parquet"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +102,7 @@ def embed(
         if len(rejects) > MAX_REJECT_SHARE * counts["notes"]:
             raise InputError(
                 f"{source.path}: {len(rejects)} of {counts['notes']} notes have no text to encode, more than 5 %; "
-                f"they are listed in {folder.path / REJECTS_FILE}. Was a column mapped to the wrong field?"
+                f"they are listed in {folder.path / schema.REJECTS_FILE}. Was a column mapped to the wrong field?"
             )
         record.counts.update(rows_in=counts["notes"], rows_out=counts["encoded"], rejected=len(rejects))
         return EmbedSummary(
@@ -179,7 +178,7 @@ def _write(
 
 
 def _write_rejects(folder: storage.ShardFolder, rejects: list[str], source: Dataset) -> None:
-    file = folder.path / REJECTS_FILE
+    file = folder.path / schema.REJECTS_FILE
     if not rejects:
         file.unlink(missing_ok=True)
         return

@@ -55,7 +55,7 @@ def load_embeddings(path: str | os.PathLike[str]) -> Embeddings:
 
     Args:
         path: a folder of shards or one Parquet file in `schema.embeddings_schema(D)`, float32 or float16. Where a note
-            stands in it more than once, its last row counts.
+            stands in it more than once, its last row counts; a note that the last `noterec embed` rejected has no vector.
 
     Returns:
         The vectors ordered by note_id. Norms within 0.01 of 1 are taken as unit norms that were rounded, and are made
@@ -92,6 +92,14 @@ def load_embeddings(path: str | os.PathLike[str]) -> Embeddings:
         }
     ).with_row_index("row")
     kept = frame.unique("note_id", keep="last", maintain_order=True).sort("note_id")
+    withdrawn = storage.local(path) / schema.REJECTS_FILE
+    if withdrawn.is_file():  # notes that have lost their text since: what they once said must not be found
+        gone = storage.read_table(withdrawn, schema.REJECTS)["key"].to_pylist()
+        kept = kept.filter(~pl.col("note_id").is_in(gone))
+        if not kept.height:
+            raise InputError(
+                f"{path}: every note with a vector is among the rejects ({withdrawn}); embed the dataset again"
+            )
     stacked = np.concatenate([part for part in parts if len(part)])
     del parts
     vectors = stacked[kept["row"].to_numpy()].astype(np.float32, copy=False)  # (N, D)

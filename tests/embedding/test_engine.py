@@ -257,3 +257,17 @@ def test_where_nothing_can_be_written(encoder: NoteEncoder, tmp_path: Path) -> N
 def test_an_empty_dataset(encoder: NoteEncoder, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no notes"):
         embed(write(tmp_path / "d", []), model=encoder, out=tmp_path / "e", config=SMALL)
+
+
+def test_a_note_that_lost_its_text_is_not_found_any_more(encoder: NoteEncoder, tmp_path: Path) -> None:
+    written = rows(40)
+    data = write(tmp_path / "d", written)
+    embed(data, model=encoder, out=tmp_path / "e")
+    assert "n003" in load_embeddings(tmp_path / "e").ids.to_list()
+    emptied = [{**row, "title": None, "content": " "} if row["note_id"] == "n003" else row for row in written]
+    write(tmp_path / "d", emptied)
+    embed(data, model=encoder, out=tmp_path / "e")
+    assert "n003" not in load_embeddings(tmp_path / "e").ids.to_list()
+    write(tmp_path / "d", written)  # its text comes back, and its vector is still right
+    assert embed(data, model=encoder, out=tmp_path / "e").encoded == 0
+    assert len(load_embeddings(tmp_path / "e")) == 40

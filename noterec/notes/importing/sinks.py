@@ -21,7 +21,7 @@ from noterec.notes.importing.formats import Block
 NOTE_SHARD_ROWS = 50_000
 NOTE_SHARD_BYTES = 128 * 1024**2  # well below the 2 GiB that one Arrow text column can hold
 ENGAGEMENT_SHARD_ROWS = 2_000_000
-REJECTS_FILE = "rejects.parquet"
+
 EXAMPLES = 3  # kinds of reasons that an error message names
 _VALUE = re.compile("'.*'")  # the value in a reason, left out where reasons are counted
 POSITION_EPOCH_US = 946_684_800_000_000  # 2000-01-01: the made-up time of position 0
@@ -31,7 +31,7 @@ class Rejects:
     """The rejects table of one import, written as it grows; it counts rows and rejected rows of every table."""
 
     def __init__(self, folder: Path) -> None:
-        self._writer = pq.ParquetWriter(folder / REJECTS_FILE, schema.REJECTS, compression="zstd")
+        self._writer = pq.ParquetWriter(folder / schema.REJECTS_FILE, schema.REJECTS, compression="zstd")
         self._rows: list[tuple[str, str, int, str | None, str]] = []
         self.rows_in: collections.Counter[str] = collections.Counter()
         self.rejected: collections.Counter[str] = collections.Counter()
