@@ -52,7 +52,7 @@ def test_lists() -> None:
         (("seed=1", "seed.deep=1"), "seed is a single value and has no settings below it"),
         (("lr=0",), "lr: .*greater than 0"),
         (("lr=nan",), "lr: "),
-        (("way=ful",), r"way: .*'auto', 'full' or 'frozen'.*given: 'ful'"),
+        (("way=ful",), r"way: .*'auto', 'full', 'lora' or 'frozen'.*given: 'ful'"),
         (("steps=1.5",), "steps: .*given: 1.5"),
         (("backbone=7",), "backbone: .*string"),
         (("=1",), "unknown setting ''"),

@@ -12,7 +12,7 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -38,10 +38,20 @@ class Backbone:
         config: Any = self.model.config
         return int(config.get_text_config().hidden_size)
 
+    def hidden(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """The last layer's states: (B, T) int64 right-padded ids and (B,) lengths to (B, T, H) in the backbone's dtype.
+
+        Only the trunk runs: the language-model head isn't applied, no other layer's states are kept.
+        """
+        trunk: Any = getattr(self.model, "base_model", self.model)
+        if self.kind == "causal":
+            # Causal attention from the left never sees right padding, so no mask is needed.
+            return torch.as_tensor(trunk(input_ids=ids, use_cache=False).last_hidden_state)
+        mask = torch.arange(ids.shape[1], device=ids.device)[None, :] < lengths[:, None]  # (B, T)
+        return torch.as_tensor(trunk(input_ids=ids, attention_mask=mask.long()).last_hidden_state)
+
     def readout(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """The state of every note: before [EMB] for a causal model, the mean over tokens for an encoder.
-
-        Only the trunk runs: the language-model head is never applied, no layer's states are kept.
 
         Args:
             ids: (B, T) int64, right-padded.
@@ -50,16 +60,24 @@ class Backbone:
         Returns:
             (B, H) in the backbone's dtype.
         """
-        trunk: Any = getattr(self.model, "base_model", self.model)
+        states = self.hidden(ids, lengths)  # (B, T, H)
         if self.kind == "causal":
-            # Causal attention from the left never sees right padding, so no mask is needed.
-            states = trunk(input_ids=ids, use_cache=False).last_hidden_state  # (B, T, H)
-            rows = torch.arange(len(ids), device=ids.device)
-            return torch.as_tensor(states[rows, lengths - 1])  # (B, H)
+            return states[torch.arange(len(ids), device=ids.device), lengths - 1]  # (B, H)
         mask = torch.arange(ids.shape[1], device=ids.device)[None, :] < lengths[:, None]  # (B, T)
-        states = trunk(input_ids=ids, attention_mask=mask.long()).last_hidden_state  # (B, T, H)
         weights = mask.to(states.dtype)[:, :, None]  # (B, T, 1)
         return torch.as_tensor((states * weights).sum(dim=1) / weights.sum(dim=1))  # (B, H)
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Next-token scores of a causal model from its last layer's states: (M, H) to (M, V) float32.
+
+        For the few positions where something is written; it does what the model's own forward does behind its trunk.
+        """
+        model, config = cast("Any", self.model), cast("Any", self.model.config).get_text_config()
+        scores = model.get_output_embeddings()(states).float()  # (M, V)
+        scores = scores * float(getattr(config, "logit_scale", None) or 1.0)  # Cohere
+        scores = scores / float(getattr(config, "logits_scaling", None) or 1.0)  # Granite
+        cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
+        return torch.as_tensor(cap * torch.tanh(scores / cap) if cap else scores)
 
 
 def choose_device(name: str) -> torch.device:

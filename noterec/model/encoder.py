@@ -47,6 +47,7 @@ class NoteEncoder(nn.Module):
         backbone: the pretrained model with its tokenizer.
         head: the map to D dimensions, or None where the state itself is the embedding (zero-shot).
         lexicon: the words that the head knows, or None.
+        categories: the closed set that a category is chosen from, ascending; those of the training notes.
         logit_scale: () float32, τ of the contrastive loss; not used for encoding.
     """
 
@@ -67,6 +68,7 @@ class NoteEncoder(nn.Module):
         self.model = backbone.model  # registered, so that it moves and saves with the encoder
         self.head = head
         self.lexicon = lexicon
+        self.categories: list[str] = []
         self.logit_scale = nn.Parameter(torch.tensor(3.0))
         self.prompt = Prompt(backbone.tokenizer, prompt, style=style)
         limit = getattr(backbone.model.config, "max_position_embeddings", None)
@@ -91,6 +93,11 @@ class NoteEncoder(nn.Module):
     def states_version(self) -> str:
         """Changes whenever a note's state before the head would: weights, tokenizer, prompt, limits."""
         return self._version_hashes()[0]
+
+    @property
+    def writer_version(self) -> str:
+        """Changes whenever what is written about a note would: the state's version, the tasks' prompts, the closed set."""
+        return storage.value_hash([self.states_version, self.prompt.task_signature, self.categories])
 
     @property
     def model_version(self) -> str:
@@ -246,6 +253,7 @@ class NoteEncoder(nn.Module):
         encoder = cls(saved.backbone, saved.head, saved.prompt, saved.lexicon)
         with torch.no_grad():
             encoder.logit_scale.fill_(saved.logit_scale)
+        encoder.categories = saved.categories
         encoder._versions = (saved.states_version, saved.model_version)
         return encoder.to(place).eval()
 
@@ -263,12 +271,12 @@ class NoteEncoder(nn.Module):
             "states_version": self.states_version,
             "dimension": self.dimension,
             "readout": self.backbone.kind,
-            "prompt": self.prompt.config.model_copy(update={"style": self.prompt.style}).model_dump(),
+            "prompt": self.prompt.saved.model_dump(),
             "head": None if self.head is None else self.head.shape,
             "logit_scale": float(self.logit_scale.detach()),
             "origin": dict(origin or {}),
         }
-        folders.save(storage.local(path), self.backbone, self.head, self.lexicon, record)
+        folders.save(storage.local(path), self.backbone, self.head, self.lexicon, self.categories, record)
 
     def push_to_hub(self, repo: str, *, private: bool = True) -> None:
         """Upload the encoder to a repository of the Hugging Face hub (needs a login there)."""

@@ -25,6 +25,7 @@ from noterec.model.lexicon import Lexicon
 NOTEREC_FILE = "noterec.json"
 HEAD_FILE = "head.safetensors"
 LEXICON_FILE = "lexicon.json"
+CATEGORIES_FILE = "categories.json"
 FORMAT = 1
 
 
@@ -35,6 +36,7 @@ class Saved:
     backbone: Backbone
     head: Head | None
     lexicon: Lexicon | None
+    categories: list[str]
     prompt: PromptConfig
     logit_scale: float
     states_version: str
@@ -98,6 +100,7 @@ def _saved(folder: Path, record: dict[str, Any], device: torch.device) -> Saved:
         backbone=backbones.load_backbone(str(folder), device=device),
         head=head,
         lexicon=Lexicon.load(folder / LEXICON_FILE) if head is not None and head.lexicon else None,
+        categories=storage.read_json(categories) if (categories := folder / CATEGORIES_FILE).is_file() else [],
         prompt=config.make(PromptConfig, record["prompt"], where=str(folder / NOTEREC_FILE)),
         logit_scale=record["logit_scale"],
         states_version=record["states_version"],
@@ -105,7 +108,14 @@ def _saved(folder: Path, record: dict[str, Any], device: torch.device) -> Saved:
     )
 
 
-def save(folder: Path, backbone: Backbone, head: Head | None, lexicon: Lexicon | None, record: dict[str, Any]) -> None:
+def save(
+    folder: Path,
+    backbone: Backbone,
+    head: Head | None,
+    lexicon: Lexicon | None,
+    categories: list[str],
+    record: dict[str, Any],
+) -> None:
     """Write an encoder's parts aside, move them into the folder, and `record` last; other files there stay.
 
     Raises:
@@ -129,7 +139,12 @@ def save(folder: Path, backbone: Backbone, head: Head | None, lexicon: Lexicon |
             save_file(weights, aside / HEAD_FILE)
         if lexicon is not None:
             lexicon.save(aside / LEXICON_FILE)
+        if categories:
+            storage.write_json(aside / CATEGORIES_FILE, categories)
         (folder / NOTEREC_FILE).unlink(missing_ok=True)
+        for name in (HEAD_FILE, LEXICON_FILE, CATEGORIES_FILE):
+            if not (aside / name).exists():
+                (folder / name).unlink(missing_ok=True)  # of the model that is replaced
         for file in sorted(aside.iterdir()):
             target = folder / file.name
             if target.is_dir():

@@ -1,7 +1,8 @@
 """Notes to token ids: the compression prompt for language models, the bare text for sentence encoders.
 
 The prompt (arXiv:2403.01744 §4.2) puts the note as JSON behind an instruction and ends in an opening quote; the state at that
-quote is the note's embedding. Literal parts and fields are tokenised apart and joined as ids, therefore
+quote is the note's embedding. A task's prompt goes on from there and asks for the category or for hashtags. Literal parts and
+fields are tokenised apart and joined as ids, therefore
 
 - a field is cut at its own limit of tokens, and the readout position can't be cut or moved;
 - the ids before the first field are the same for every note;
@@ -10,8 +11,10 @@ quote is the note's embedding. Literal parts and fields are tokenised apart and 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -19,18 +22,7 @@ import numpy as np
 
 from noterec.config import PromptConfig
 from noterec.errors import InputError
-
-# Literal parts around title, hashtags and content. A change here is a new prompt, and so a new model version.
-COMPRESS = (
-    'Compress the following note, given in JSON, into one word for recommendation, then name its category. Note: {"title": "',
-    '", "topic": "',
-    '", "content": "',
-    '"}. The compression word is: "',
-)
-# The same parts without words that a model trained from scratch could not know.
-SHORT = ('"', '" ', '" ', ' "')
-PLAIN = ("", " ", " ", "")
-LITERALS = {"compress": COMPRESS, "short": SHORT, "plain": PLAIN}
+from noterec.model.templates import Task, Words, words_of
 
 # Text beyond this many characters per allowed token is cut before tokenising, so that a note of megabytes costs nothing.
 CHARACTERS_PER_TOKEN = 32
@@ -39,12 +31,40 @@ NOTES_AT_A_TIME = 1024  # the tokenizer holds a hundred kilobytes for each long 
 Text = tuple[str, list[str], str]  # title, hashtags, content
 
 
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """A note as a task reads it: what must not be seen is already taken out of the text.
+
+    Attributes:
+        text: title, hashtags, content.
+        task: what is asked for; None = only the embedding.
+        answer: what is to be learned: one category, or hashtags. Empty where the model shall write it.
+        count: how many hashtags are asked for; the length of the answer unless given.
+    """
+
+    text: Text
+    task: Task | None = None
+    answer: tuple[str, ...] = ()
+    count: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """A request as ids (T,) int64: prompt up to `readout`, the position that is read, guidance, and from `output` on the answer."""
+
+    ids: np.ndarray
+    readout: int
+    output: int
+
+
 class Prompt:
     """Builds the token ids of notes for one tokenizer.
 
     Attributes:
-        style: "compress", "short" or "plain".
-        max_tokens: no note is longer than this.
+        style: "compress", "compress-zh", "short", "plain", or "template" for one's own.
+        max_tokens: no note is longer than this up to its readout.
+        max_request_tokens: no request is longer than this, guidance and output included.
+        end_id: the token that ends an answer, or None for a tokenizer that has none.
     """
 
     def __init__(self, tokenizer: Any, config: PromptConfig, *, style: str) -> None:
@@ -60,38 +80,66 @@ class Prompt:
             raise InputError(
                 f"{type(tokenizer).__name__} has no fast tokenizer; give a model folder that holds a tokenizer.json"
             )
-        self.config, self.style = config, style
+        self.config, self.style = config, style if config.template is None else "template"
+        self._source = tokenizer
         self._tokenizer = Tokenizer.from_str(backend.to_str())  # a copy: its settings are ours
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._tokenizer.encode_special_tokens = True
         marked = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
         self._special = (marked | {*tokenizer.all_special_ids}) - {tokenizer.unk_token_id}
-        lead, trail = _frame(tokenizer)
-        literals = [list(ids) for ids in self._tokenise(LITERALS[style])]
-        literals[0] = lead + literals[0]
-        if style == "plain":
-            literals[-1] += trail
-        self._literals = literals
-        self._limits = (config.title_tokens, config.hashtags_tokens, config.content_tokens)
-        self.max_tokens = sum(len(part) for part in literals) + sum(self._limits)
+        self._lead, self._trail = _frame(tokenizer)
+        self._words = words_of(config, style)
+        self._limits = {
+            "title": config.title_tokens,
+            "hashtags": config.hashtags_tokens,
+            "content": config.content_tokens,
+        }
+        self._literals_of = lru_cache(maxsize=256)(self._literals)
+        self.end_id: int | None = (
+            tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
+        )
+        fields = self._words["category"].fields
+        self.max_tokens = sum(map(len, self._literals_of(None, 0)[0])) + sum(self._limits[field] for field in fields)
+        self.max_request_tokens = self.max_tokens
+        for task, words in self._words.items():
+            literals, guidance = self._literals_of(task, 100)
+            longest = sum(map(len, literals)) + sum(self._limits[field] for field in words.fields)
+            self.max_request_tokens = max(self.max_request_tokens, longest + len(guidance) + config.output_tokens + 1)
 
     @property
     def prefix(self) -> list[int]:
         """The ids with which every note begins."""
-        return list(self._literals[0])
+        return list(self._literals_of(None, 0)[0][0])
 
     @property
     def signature(self) -> dict[str, Any]:
-        """What of the prompt enters the model version."""
-        return {
+        """What of the prompt enters the version of embeddings."""
+        words = self._words["category"]
+        record: dict[str, Any] = {
             "style": self.style,
-            "literals": list(LITERALS[self.style]),
-            **self.config.model_dump(exclude={"style"}),
+            "literals": list(words.literals),
+            **{f"{field}_tokens": limit for field, limit in self._limits.items()},
         }
+        return record if words.fields == tuple(self._limits) else {**record, "fields": list(words.fields)}
+
+    @property
+    def task_signature(self) -> dict[str, Any]:
+        """What of the prompts enters the version of what is written."""
+        return {task: dataclasses.asdict(words) for task, words in self._words.items()}
+
+    @property
+    def saved(self) -> PromptConfig:
+        """The settings with the style decided, as a model folder keeps them."""
+        style = self.style if self.style != "template" else "auto"
+        return PromptConfig.model_validate({**self.config.model_dump(), "style": style})
+
+    def can(self, task: Task) -> bool:
+        """Whether there is a prompt for a task and a token to end its answer."""
+        return task in self._words and bool(self._words[task].guidance) and self.end_id is not None
 
     def encode(self, notes: Iterable[Text]) -> list[np.ndarray]:
-        """Token ids of every note.
+        """Token ids of every note, up to its readout.
 
         Args:
             notes: (title, hashtags, content) of B notes.
@@ -102,24 +150,76 @@ class Prompt:
         encoded: list[np.ndarray] = []
         remaining = iter(notes)
         while part := list(islice(remaining, NOTES_AT_A_TIME)):
-            encoded.extend(self._encode(part))
+            encoded.extend(example.ids for example in self.examples([Request(text) for text in part]))
         return encoded
 
-    def _encode(self, notes: Iterable[Text]) -> list[np.ndarray]:
-        fields: list[str] = []
-        for title, hashtags, content in notes:
-            words = " ".join(self._hashtag(tag) for tag in hashtags)
-            for text, limit in zip((title, words, content), self._limits, strict=True):
-                fields.append(self._clean(text[: limit * CHARACTERS_PER_TOKEN]))
-        ids = self._tokenise(fields)
-        encoded = []
-        for start in range(0, len(ids), 3):
-            parts: list[Sequence[int]] = [self._literals[0]]
-            for place in range(3):
-                parts.append(ids[start + place][: self._limits[place]])
-                parts.append(self._literals[place + 1])
-            encoded.append(np.concatenate([np.asarray(part, dtype=np.int64) for part in parts]))
-        return encoded
+    def examples(self, requests: Sequence[Request]) -> list[Example]:
+        """Token ids of notes with their tasks and answers.
+
+        Raises:
+            InputError: a task that this prompt can't ask for.
+        """
+        texts: list[str] = []
+        for request in requests:
+            title, hashtags, content = request.text
+            given = {"title": title, "content": content, "hashtags": " ".join(self._hashtag(tag) for tag in hashtags)}
+            for field in self._words[request.task or "category"].fields:
+                texts.append(self._clean(given[field][: self._limits[field] * CHARACTERS_PER_TOKEN]))
+        ids = iter(self._tokenise(texts))
+        return [self._example(request, ids) for request in requests]
+
+    def answer_ids(self, task: Task, answer: Sequence[str]) -> list[int]:
+        """Ids of an answer, its end included; hashtags that would pass the limit of output tokens are left out whole.
+
+        Raises:
+            InputError: the tokenizer has no token that could end an answer.
+        """
+        if self.end_id is None:
+            raise InputError("the tokenizer has neither an end-of-text nor a separator token, so no answer could end")
+        space = self._space(task)
+        if task == "category":
+            return [*self._tokenise([space + answer[0]])[0], self.end_id]
+        ids: list[int] = []
+        for number, tag in enumerate(answer):
+            more = self._tokenise([f"{', ' if number else space}{clean_hashtag(tag)}"])[0]
+            if number and len(ids) + len(more) > self.config.output_tokens:
+                break
+            ids += more
+        return [*ids[: self.config.output_tokens], self.end_id]
+
+    def _example(self, request: Request, field_ids: Any) -> Example:
+        words = self._words[request.task or "category"]
+        count = request.count if request.count is not None else len(request.answer)
+        literals, guidance = self._literals_of(request.task, count if request.task == "hashtags" else 0)
+        parts: list[Sequence[int]] = [literals[0]]
+        for field, literal in zip(words.fields, literals[1:], strict=True):
+            parts.append(next(field_ids)[: self._limits[field]])
+            parts.append(literal)
+        readout = sum(map(len, parts)) - 1
+        if request.task is not None:
+            if not self.can(request.task):
+                raise InputError(
+                    f"a {self.style} prompt can't ask for {request.task}; expected a causal language model"
+                )
+            parts.append(guidance)
+        output = sum(map(len, parts))
+        if request.task is not None and request.answer:
+            parts.append(self.answer_ids(request.task, request.answer))
+        return Example(np.concatenate([np.asarray(part, dtype=np.int64) for part in parts]), readout, output)
+
+    def _literals(self, task: Task | None, count: int) -> tuple[tuple[list[int], ...], list[int]]:
+        words: Words = self._words[task or "category"]
+        texts, guidance = words.with_count(count)
+        literals = self._tokenise(texts)
+        literals[0] = self._lead + literals[0]
+        if self.style == "plain":
+            literals[-1] += self._trail
+        # The blank before an answer goes with the answer: " Travel" is one token where " " and "Travel" are two.
+        return tuple(literals), self._tokenise([guidance.rstrip(" ")])[0]
+
+    def _space(self, task: Task) -> str:
+        guidance = self._words[task].guidance
+        return guidance[len(guidance.rstrip(" ")) :]
 
     def _hashtag(self, tag: str) -> str:
         tag = tag.strip().lstrip("#")
@@ -127,13 +227,27 @@ class Prompt:
 
     def _clean(self, text: str) -> str:
         """Escape what would end the JSON string; a lone surrogate becomes the replacement character."""
-        text = text.encode("utf-8", "replace").decode("utf-8") if not text.isascii() else text
+        text = sound(text)
         return json.dumps(text, ensure_ascii=False)[1:-1] if self.style != "plain" else text
 
     def _tokenise(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of texts, without any special token, whatever the texts say."""
-        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        encodings = self._tokenizer.encode_batch_fast([sound(text) for text in texts], add_special_tokens=False)
         return [[i for i in encoding.ids if i not in self._special] for encoding in encodings]
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """The text of an answer's ids, without special tokens."""
+        return str(self._source.decode([i for i in ids if i not in self._special], skip_special_tokens=True)).strip()
+
+
+def clean_hashtag(tag: str) -> str:
+    """A hashtag as it is written in an answer, where commas separate and a # begins: neither stays inside."""
+    return " ".join(tag.replace("#", " ").replace(",", " ").replace("，", " ").replace("、", " ").split())
+
+
+def sound(text: str) -> str:
+    """Text without lone surrogates, which UTF-8 and tokenizers can't hold."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _frame(tokenizer: Any) -> tuple[list[int], list[int]]:

@@ -14,9 +14,12 @@ from hypothesis import strategies as st
 
 from noterec.config import PromptConfig
 from noterec.errors import InputError
-from noterec.model.prompts import CHARACTERS_PER_TOKEN, COMPRESS, Prompt
+from noterec.model.prompts import CHARACTERS_PER_TOKEN, Prompt
+from noterec.model.templates import STYLES as TEMPLATES
+from noterec.model.templates import parse
 from tests import backbones
 
+COMPRESS = parse(TEMPLATES["compress"].category).literals
 LIMITS = PromptConfig(title_tokens=6, hashtags_tokens=5, content_tokens=12)
 STYLES = ("compress", "short", "plain")
 
@@ -81,12 +84,12 @@ def test_each_field_is_cut_at_its_own_limit_and_the_end_stays(architecture: str,
     prompt = prompt_of(architecture, style)
     short, long = prompt.encode([("a", ["b"], "c"), ("a b " * 500, ["b"] * 500, "c d " * 500)])
     assert len(long) == prompt.max_tokens
-    tail = prompt._literals[-1]
+    tail = prompt._literals_of(None, 0)[0][-1]
     assert long[len(long) - len(tail) :].tolist() == short[len(short) - len(tail) :].tolist() == tail
     # A long title takes nothing from the content's share.
     (title_only,) = prompt.encode([("a b " * 500, [], "")])
     (content_only,) = prompt.encode([("", [], "c d " * 500)])
-    frame = sum(len(part) for part in prompt._literals)
+    frame = sum(len(part) for part in prompt._literals_of(None, 0)[0])
     assert len(title_only) == frame + LIMITS.title_tokens
     assert len(content_only) == frame + LIMITS.content_tokens
 
@@ -170,7 +173,7 @@ def test_any_note_keeps_the_prefix_the_end_and_the_length(
         prompt = prompt_of(architecture, style)
         ids, beside = prompt.encode([(title, tags, content), ("other", [], "note")])
         assert ids[: len(prompt.prefix)].tolist() == prompt.prefix
-        tail = prompt._literals[-1]
+        tail = prompt._literals_of(None, 0)[0][-1]
         assert ids[len(ids) - len(tail) :].tolist() == tail
         assert len(ids) <= prompt.max_tokens
         inner = ids[len(prompt.prefix) : len(ids) - len(tail)]

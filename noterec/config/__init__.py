@@ -1,0 +1,38 @@
+"""The settings of every stage: one pydantic model each, with the unit and meaning beside the field.
+
+A setting that doesn't exist is an error, never ignored. `Settings.hash` goes into what a stage writes.
+"""
+
+from noterec.config.data import PairsConfig, SampleConfig, SplitConfig, Weighting
+from noterec.config.model import (
+    EmbedConfig,
+    GenerateConfig,
+    LoraConfig,
+    NegativesConfig,
+    PromptConfig,
+    TasksConfig,
+    Template,
+    TrainConfig,
+)
+from noterec.config.quality import EvaluateConfig, IndexConfig
+from noterec.config.settings import Settings, load, make
+
+__all__ = [
+    "EmbedConfig",
+    "EvaluateConfig",
+    "GenerateConfig",
+    "IndexConfig",
+    "LoraConfig",
+    "NegativesConfig",
+    "PairsConfig",
+    "PromptConfig",
+    "SampleConfig",
+    "Settings",
+    "SplitConfig",
+    "TasksConfig",
+    "Template",
+    "TrainConfig",
+    "Weighting",
+    "load",
+    "make",
+]

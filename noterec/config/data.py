@@ -1,0 +1,58 @@
+"""Settings of the stages that make data: the sample, pairs, splits."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+import pydantic
+from pydantic import Field
+
+from noterec.config.settings import Settings
+
+
+class SampleConfig(Settings):
+    """The synthetic platform (`noterec sample`)."""
+
+    notes: int = Field(3000, ge=50, description="notes, the last week's new ones included")
+    users: int = Field(1500, ge=10, description="people")
+    weeks: int = Field(4, ge=2, le=52, description="length of the log in weeks; the last one brings the new notes")
+    image_px: int = Field(64, ge=16, le=512, description="side of the square pictures, in pixels")
+    seed: int = Field(0, ge=0)
+
+
+Weighting = Literal["notellm", "count", "cosine", "lift"]
+
+
+class PairsConfig(Settings):
+    """Related pairs from a log (`noterec pairs`)."""
+
+    weighting: Weighting = Field("cosine", description="how a pair of notes is scored; notellm is directional")
+    min_support: int = Field(2, ge=1, description="people who must share a pair")
+    top: int = Field(10, ge=1, description="related notes kept per anchor (t in arXiv:2403.01744)")
+    lower: float | None = Field(None, description="scores below are dropped; notellm: 0.01 unless set")
+    upper: float | None = Field(None, description="scores above are dropped; notellm: 30 unless set")
+    window_days: float | None = Field(None, gt=0, description="only the last days of the log; none = all of it")
+    max_notes_per_user: int = Field(1000, ge=2, description="a person's most recent notes; older ones are left out")
+    partition_events: int = Field(
+        250_000, ge=1000, description="co-occurrences are built for about this many events at a time"
+    )
+
+
+class SplitConfig(Settings):
+    """Leak-proof splits (`noterec split`)."""
+
+    by: Literal["random", "time"] = Field(
+        "random", description="which notes are new: drawn at random, or the last created"
+    )
+    cold: float = Field(0.2, gt=0, lt=1, description="share of the notes held out as new for test")
+    valid: float = Field(0.1, ge=0, lt=1, description="share of the notes held out as new for model choice")
+    top: int = Field(10, ge=1, description="relevant notes per query")
+    min_support: int = Field(2, ge=1, description="people who must share a relevant pair")
+    max_notes_per_user: int = Field(1000, ge=2, description="as in pairs; for the relevant notes only")
+    seed: int = Field(0, ge=0)
+
+    @pydantic.model_validator(mode="after")
+    def _some_must_stay(self) -> Self:
+        if self.cold + self.valid >= 1:
+            raise ValueError("cold + valid must be below 1, so that some notes are left to train on")
+        return self

@@ -1,0 +1,34 @@
+"""Settings of the index and the evaluation protocol."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from noterec.config.settings import Settings
+
+
+class IndexConfig(Settings):
+    """Vectors to a FAISS bundle (`noterec index`)."""
+
+    kind: Literal["auto", "flat"] = Field("auto", description="auto and flat are both exact search in this version")
+    attributes: list[str] = Field(
+        ["title", "category", "author_id", "language", "created_at", "exposure"],
+        description="columns of the notes that are kept beside the vectors, for reading and filtering",
+    )
+    keep: int = Field(3, ge=1, description="bundles kept, the live one included")
+
+
+class EvaluateConfig(Settings):
+    """The evaluation protocol (`noterec evaluate`)."""
+
+    at: list[int] = Field([10, 50, 100], min_length=1, description="cut-offs K of recall and hit")
+    rank_at: int = Field(10, ge=1, description="cut-off of MRR and nDCG")
+    builtin: list[str] = Field(["random", "popularity", "bm25"], description="built-in arms beside the user's own")
+    fuse: bool = Field(True, description="add NAME+bm25, reciprocal-rank fusion, for every arm that the user gives")
+    fuse_depth: int = Field(1000, ge=10, description="ranks that enter a fusion")
+    rrf_k: float = Field(10.0, gt=0, description="constant of reciprocal-rank fusion")
+    fuse_weight: float = Field(2.0, gt=0, description="weight of the embedding's ranking beside 1 of BM25's")
+    resamples: int = Field(2000, ge=100, description="bootstrap resamples over queries")
+    seed: int = Field(0, ge=0)
