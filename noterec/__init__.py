@@ -1,7 +1,7 @@
 """noterec: embeddings of notes that agree with what people engage with, and their nearest neighbours.
 
 The road from notes to neighbours, each step a function of tables: `sample` or `import_dataset`, `validate`, `pairs`, `split`,
-`train`, `embed`, `build_index`, `query` and `neighbours`, `evaluate` and `compare`. Names load on first use.
+`train`, `embed`, `generate`, `build_index`, `query` and `neighbours`, `evaluate` and `compare`. Names load on first use.
 
 Letters of array shapes in all docstrings: B notes, P pairs, T tokens, H the backbone's state, D the embedding's dimensions,
 K neighbours, Q queries, N candidates, V vocabulary.
@@ -21,6 +21,7 @@ _HOME = {
     "NoterecError": "errors",
     "EmbedConfig": "config",
     "EvaluateConfig": "config",
+    "GenerateConfig": "config",
     "IndexConfig": "config",
     "PairsConfig": "config",
     "PromptConfig": "config",
@@ -35,7 +36,9 @@ _HOME = {
     "pairs": "engagement.pairs",
     "split": "engagement.split",
     "NoteEncoder": "model.encoder",
+    "Generation": "model.generation.writer",
     "embed": "embedding.engine",
+    "generate": "embedding.generate",
     "train": "training.train",
     "Index": "index.search",
     "build_index": "index.build",
@@ -56,6 +59,7 @@ __all__ = [  # noqa: RUF022
     "NoterecError",
     "EmbedConfig",
     "EvaluateConfig",
+    "GenerateConfig",
     "IndexConfig",
     "PairsConfig",
     "PromptConfig",
@@ -70,7 +74,9 @@ __all__ = [  # noqa: RUF022
     "pairs",
     "split",
     "NoteEncoder",
+    "Generation",
     "embed",
+    "generate",
     "train",
     "Index",
     "build_index",
@@ -86,6 +92,7 @@ if TYPE_CHECKING:
     from noterec.config import (
         EmbedConfig,
         EvaluateConfig,
+        GenerateConfig,
         IndexConfig,
         PairsConfig,
         PromptConfig,
@@ -95,6 +102,7 @@ if TYPE_CHECKING:
     )
     from noterec.errors import ArtefactError, ConfigError, DependencyError, GateError, InputError, NoterecError
     from noterec.model.encoder import NoteEncoder
+    from noterec.model.generation.writer import Generation
     from noterec.notes.dataset import Dataset
     from noterec.notes.note import Note
 

@@ -31,3 +31,9 @@ class GateError(NoterecError):
     """A quality gate stopped the job: the result exists but is not good enough to be used."""
 
     exit_code = 3
+
+
+class DivergenceError(NoterecError):
+    """Training ran into numbers that are none; the weights from before are kept."""
+
+    exit_code = 3

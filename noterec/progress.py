@@ -112,6 +112,12 @@ def track(description: str, total: int | None, unit: str) -> Iterator[Bar]:
             )
 
 
+def say(text: str) -> None:
+    """One line above the bars, for what a person wants to know before a long piece of work; silent where none are shown."""
+    if _live is not None:
+        _live.console.print(f"    {text}", style="dim", highlight=False, soft_wrap=True)
+
+
 def _short(number: float) -> str:
     """A rate in three or four figures: 0.52, 87.1, 1,234, 19,560,000."""
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"

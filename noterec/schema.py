@@ -55,6 +55,20 @@ NEIGHBOURS = pa.schema(
         ("score", pa.float32()),  # cosine
     ]
 )
+# What a model wrote; where a note stands there more than once, its last row counts.
+GENERATED = pa.schema(
+    [
+        pa.field("note_id", pa.string(), nullable=False),
+        ("task", pa.string()),  # "category" or "hashtags"
+        ("answers", pa.list_(pa.string())),  # the best first
+        ("probabilities", pa.list_(pa.float32())),  # of each answer; of a hashtag its vote share; null if unknown
+        ("confidence", pa.float32()),  # 0..1; null where nothing was sampled for it
+        ("samples", pa.int32()),  # answers that were sampled
+        ("text", pa.string()),  # the model's own words, null where it chose from a closed set
+        ("content_hash", pa.uint64()),
+        ("model_version", pa.string()),
+    ]
+)
 REJECTS = pa.schema(
     [
         ("table", pa.string()),  # "notes" or "engagement"

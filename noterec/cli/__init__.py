@@ -6,6 +6,7 @@ job; 130 interrupted.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -20,9 +21,10 @@ def main() -> None:
     from noterec import progress
     from noterec.cli.commands import app
     from noterec.errors import NoterecError
+    from noterec.training import processes
 
     try:
-        with progress.shown():
+        with progress.shown() if processes.is_first() else contextlib.nullcontext():
             code = typer.main.get_command(app).main(standalone_mode=False)
     except NoterecError as error:
         sys.stderr.write(f"noterec: {' '.join(str(error).split())}\n")  # some libraries' reasons have several lines

@@ -1,4 +1,4 @@
-"""Commands about models: train, embed."""
+"""Commands about models: train, embed, generate."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def train(
     valid_notes: Annotated[Path | None, typer.Option(help="dataset that holds the notes of the valid pairs")] = None,
     backbone: Annotated[str | None, typer.Option(help="tiny, minilm, a Hugging Face folder or a hub id")] = None,
     layers: Annotated[int | None, typer.Option(help="keep only the backbone's first layers")] = None,
-    way: Annotated[str | None, typer.Option(help="auto, full or frozen")] = None,
+    way: Annotated[str | None, typer.Option(help="auto, full, lora or frozen")] = None,
     steps: Annotated[int | None, typer.Option(help="optimiser steps at most; 0 = the start, untrained")] = None,
     dimension: Annotated[int | None, typer.Option(help="length of an embedding")] = None,
     cache: Annotated[Path | None, typer.Option(help="folder of cached states of frozen backbones")] = None,
@@ -38,6 +38,7 @@ def train(
         --backbone minilm --out model
     """
     from noterec.config import TrainConfig
+    from noterec.training import processes
     from noterec.training.train import train as run
 
     given = dict(backbone=backbone, layers=layers, way=way, steps=steps, dimension=dimension, seed=seed)
@@ -51,7 +52,8 @@ def train(
         cache=cache,
         restart=restart,
     )
-    output.summary(summary, as_json=as_json)
+    if processes.is_first():
+        output.summary(summary, as_json=as_json)
 
 
 @app.command()
@@ -79,3 +81,46 @@ def embed(
     output.summary(
         run(dataset, model=model, out=out, config=load(EmbedConfig, config, set_), cache=cache), as_json=as_json
     )
+
+
+@app.command()
+def generate(
+    dataset: DatasetPath,
+    model: Annotated[
+        str, typer.Option("--model", help="a trained model; or a causal language model's folder or hub id, as it is")
+    ],
+    task: Annotated[str, typer.Option("--task", help="category or hashtags")],
+    out: Out,
+    categories: Annotated[
+        Path | None,
+        typer.Option(
+            help="closed set: a file with one name a line, a JSON list or a dataset; default: the model's own"
+        ),
+    ] = None,
+    decoding: Annotated[
+        str | None,
+        typer.Option(help="of categories: constrained to the closed set, or free to measure how often it is left"),
+    ] = None,
+    n: Annotated[int | None, typer.Option("--n", help="hashtags per note")] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="answers sampled per note at most, for a confidence; 0 = none")
+    ] = None,
+    config: Config = None,
+    set_: Set = None,
+    seed: Seed = None,
+    as_json: Json = False,
+) -> None:
+    """Write a category or hashtags for the notes that are new or changed.
+
+    \b
+    noterec generate data/mine --model model --task category --out categories
+    noterec generate data/mine --model model --task hashtags --n 5 --samples 20 --out hashtags
+    noterec generate data/mine --model SmolLM2-135M --task category --categories names.txt --decoding free --out free
+    """
+    from noterec.config import GenerateConfig
+    from noterec.embedding.generate import generate as run
+
+    given = dict(decoding=decoding, n=n, samples=samples, seed=seed)
+    settings = load(GenerateConfig, config, set_, **given)
+    summary = run(dataset, model=model, task=task, out=out, categories=categories, config=settings)  # type: ignore[arg-type]
+    output.summary(summary, as_json=as_json)

@@ -93,8 +93,8 @@ def _shown(value: Any) -> str:
 
 
 def report(value: Any, *, as_json: bool) -> None:
-    """An evaluation: a table for each direction, and where the report is."""
-    from noterec.evaluation.report import METRICS_FILE, REPORT_FILE
+    """An evaluation: a table for each direction and each generated task, and where the report is."""
+    from noterec.evaluation.report import METRICS_FILE, REPORT_FILE, generated_table
     from noterec.evaluation.report import table as rows_of
 
     if as_json:
@@ -103,6 +103,10 @@ def report(value: Any, *, as_json: bool) -> None:
     for direction in value.protocol["directions"]:
         rows = rows_of(value, direction)
         table(list(rows[0]), [list(row.values()) for row in rows], as_json=False, title=direction)
+        write()
+    for task in value.generation:
+        rows = generated_table(value, task)
+        table(list(rows[0]), [list(row.values()) for row in rows], as_json=False, title=f"generated: {task}")
         write()
     write(f"{value.path / REPORT_FILE}: slices, paired differences, protocol")
 

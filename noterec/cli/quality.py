@@ -18,7 +18,19 @@ def evaluate(
     split: Annotated[Path | None, typer.Option(help="folder of `noterec split`: gives pairs and engagement")] = None,
     pairs: Annotated[Path | None, typer.Option("--pairs", help="relevant notes of the test queries")] = None,
     notes: Annotated[Path | None, typer.Option("--notes", help="dataset with all notes")] = None,
-    engagement: Annotated[Path | None, typer.Option(help="training dataset, for popularity")] = None,
+    engagement: Annotated[
+        Path | None, typer.Option(help="training dataset, for popularity and known categories")
+    ] = None,
+    generated: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--generated", help="NAME=TABLE of `noterec generate`; may be repeated; without --arm, nothing is ranked"
+        ),
+    ] = None,
+    categories: Annotated[
+        Path | None,
+        typer.Option(help="closed set of categories, a JSON list; those of the training notes unless given"),
+    ] = None,
     config: Config = None,
     set_: Set = None,
     seed: Seed = None,
@@ -26,24 +38,47 @@ def evaluate(
 ) -> None:
     """Who finds the related notes of new notes, with 95 % intervals, beside random, popularity, BM25 and fusions.
 
+    And how good the categories or hashtags are that were generated for new notes.
+
     \b
     noterec evaluate --split split --notes data/mine --arm mine=embeddings --out report
+    noterec evaluate --split split --notes data/mine --generated mine=categories --out report
     """
     from noterec.config import EvaluateConfig
     from noterec.errors import InputError
     from noterec.evaluation.evaluate import evaluate as run
 
-    arms: dict[str, Path] = {}
-    for entry in arm or ():
-        name, sign, path = entry.partition("=")
-        if not sign or not name:
-            raise InputError(f"--arm {entry}: expected NAME=EMBEDDINGS")
-        arms[name] = Path(path)
+    arms, tables = _named("--arm", arm, "EMBEDDINGS"), _named("--generated", generated, "TABLE")
     if notes is None:
         raise InputError("--notes: no dataset given; expected the dataset that holds all notes, new ones included")
     settings = load(EvaluateConfig, config, set_, seed=seed)
-    report = run(arms, notes=notes, split=split, pairs=pairs, engagement=engagement, out=out, config=settings)
+    report = run(
+        arms,
+        notes=notes,
+        split=split,
+        pairs=pairs,
+        engagement=engagement,
+        generated=tables,
+        categories=categories,
+        out=out,
+        config=settings,
+    )
     output.report(report, as_json=as_json)
+
+
+def _named(option: str, entries: list[str] | None, what: str) -> dict[str, Path]:
+    """NAME=PATH options as a mapping."""
+    from noterec.errors import InputError
+
+    found: dict[str, Path] = {}
+    for entry in entries or ():
+        name, sign, path = entry.partition("=")
+        if not sign or not name.strip() or not path:
+            raise InputError(f"{option} {entry}: expected NAME={what}")
+        if name in found:
+            raise InputError(f"{option} {entry}: {name} is given twice; give each a name of its own")
+        found[name] = Path(path)
+    return found
 
 
 @app.command()

@@ -200,7 +200,9 @@ class TrainConfig(Settings):
         description="peak learning rate of the lexicon; none: 1e-2 for tiny, else 3e-3, or 1e-3 below "
         "10,000 training notes",
     )
-    backbone_lr: float = Field(5e-5, gt=0, description="peak learning rate of a pretrained backbone that moves")
+    backbone_lr: float | None = Field(
+        None, gt=0, description="peak learning rate of a pretrained backbone that moves; none: 5e-5, or 3e-4 for lora"
+    )
     weight_decay: float = Field(1e-3, ge=0)
     warmup: float = Field(0.1, ge=0, le=1, description="share of the steps with a rising learning rate")
     logit_scale: float | None = Field(
@@ -241,6 +243,9 @@ class EmbedConfig(Settings):
 
     batch_tokens: int = Field(16384, ge=64, description="tokens of a batch, padding included")
     shard_rows: int = Field(10_000, ge=1, description="notes per output shard; the unit that a killed job loses")
+    dimension: int | None = Field(
+        None, ge=2, description="store only the first so many dimensions (a length trained by matryoshka); none = all"
+    )
     dtype: Literal["float32", "float16"] = Field("float32", description="of the stored vectors")
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="of the backbone's matrix products; bf16 is faster where the device has it in hardware"
@@ -256,6 +261,7 @@ class GenerateConfig(Settings):
         description="of categories; constrained: one of the closed set, with its probability; free: whatever the model writes",
     )
     n: int = Field(5, ge=1, le=100, description="hashtags per note")
+    top: int = Field(1, ge=1, description="categories listed per note with their probabilities; constrained only")
     samples: int = Field(
         0, ge=0, description="answers sampled per note at most, for the confidence; 0 = one greedy answer"
     )

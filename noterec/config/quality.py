@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -30,5 +30,8 @@ class EvaluateConfig(Settings):
     fuse_depth: int = Field(1000, ge=10, description="ranks that enter a fusion")
     rrf_k: float = Field(10.0, gt=0, description="constant of reciprocal-rank fusion")
     fuse_weight: float = Field(2.0, gt=0, description="weight of the embedding's ranking beside 1 of BM25's")
-    resamples: int = Field(2000, ge=100, description="bootstrap resamples over queries")
+    hashtags_at: list[Annotated[int, Field(ge=1)]] = Field(
+        [1, 3, 5, 10], description="cut-offs n of precision, recall and F1 of generated hashtags"
+    )
+    resamples: int = Field(2000, ge=100, description="bootstrap resamples over queries, or over notes")
     seed: int = Field(0, ge=0)

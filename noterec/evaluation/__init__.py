@@ -2,6 +2,16 @@
 
 from noterec.evaluation.compare import Comparison, compare
 from noterec.evaluation.evaluate import evaluate
-from noterec.evaluation.report import Report, load_report, table
+from noterec.evaluation.generation import measure_generated
+from noterec.evaluation.report import Report, generated_table, load_report, table
 
-__all__ = ["Comparison", "Report", "compare", "evaluate", "load_report", "table"]
+__all__ = [
+    "Comparison",
+    "Report",
+    "compare",
+    "evaluate",
+    "generated_table",
+    "load_report",
+    "measure_generated",
+    "table",
+]

@@ -6,13 +6,16 @@ arm can't rank (a note without a vector, one that shares no word) is not ranked:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import difflib
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from noterec.evaluation.baselines import Bm25
+from noterec.config import EvaluateConfig
+from noterec.errors import ConfigError, InputError
+from noterec.evaluation.baselines import BUILTIN, Bm25
 from noterec.ranking.topk import top_k
 
 Rows = NDArray[np.int64]
@@ -197,6 +200,33 @@ class FusionArm:
         kept = np.isfinite(np.take_along_axis(total, best, axis=1))
         fused[:, : best.shape[1]] = np.where(kept, np.take_along_axis(rows, best, axis=1), -1)
         return fused
+
+
+def check_names(arms: Iterable[str], config: EvaluateConfig) -> None:
+    """Refuse arms that can't be told apart, that don't exist, or that need one that is missing.
+
+    Raises:
+        ConfigError: an unknown or repeated built-in arm, or fusion without bm25.
+        InputError: a name that is noterec's own, or no arm at all.
+    """
+    arms = list(arms)
+    for name in config.builtin:
+        if name not in BUILTIN:
+            near = difflib.get_close_matches(name, BUILTIN, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(BUILTIN)}"
+            raise ConfigError(f"builtin: no built-in arm {name!r}; {hint}")
+    if len(set(config.builtin)) < len(config.builtin):
+        raise ConfigError(f"builtin: {', '.join(config.builtin)}; expected each arm once")
+    for name in arms:
+        if name in BUILTIN or "+" in name or not name.strip():
+            raise InputError(
+                f"an arm can't be called {name!r}: {', '.join(BUILTIN)} and names with + are noterec's own; give --arm "
+                "NAME=EMBEDDINGS another name"
+            )
+    if not arms and not config.builtin:
+        raise InputError("nothing to evaluate: no arm was given and builtin is empty; give --arm NAME=EMBEDDINGS")
+    if arms and config.fuse and "bm25" not in config.builtin:
+        raise ConfigError("fuse needs bm25 among the built-in arms; add it to builtin, or set fuse=false")
 
 
 def best_columns(scores: Floats, depth: int) -> Rows:

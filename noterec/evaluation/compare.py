@@ -104,6 +104,10 @@ def _difference(direction: str, metric: str, both: pl.DataFrame, protocol: dict[
 
 
 def _arm(report: Report, name: str | None) -> str:
+    if not report.arms:
+        raise InputError(
+            f"{report.path}: measures generated tables only, it ranks nothing; evaluate with --arm to compare"
+        )
     if name is not None:
         if name not in report.arms:
             raise InputError(f"{report.path}: no arm {name!r}; it has {', '.join(report.arms)}")

@@ -1,14 +1,15 @@
 """`noterec evaluate`: every arm on the same queries and candidates, each figure with its interval.
 
-evaluate({"mine": "embeddings"}, split="split", notes="dataset", out="report")
+evaluate({"mine": "embeddings"}, split="split", notes="dataset", out="report", generated={"mine": "categories"})
 """
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
-import difflib
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,10 @@ import polars as pl
 from noterec import progress, storage
 from noterec.config import EvaluateConfig
 from noterec.errors import ConfigError, InputError
-from noterec.evaluation.arms import Arm, EmbeddingArm, FusionArm, LexicalArm, PopularityArm, RandomArm
-from noterec.evaluation.baselines import BUILTIN, Bm25, training_clicks
-from noterec.evaluation.measure import Measured, measure, metric_names, metric_values
+from noterec.evaluation.arms import Arm, EmbeddingArm, FusionArm, LexicalArm, PopularityArm, RandomArm, check_names
+from noterec.evaluation.baselines import Bm25, training_clicks
+from noterec.evaluation.generation import measure_generated
+from noterec.evaluation.measure import Measured, measure, metric_names, metric_values, per_query
 from noterec.evaluation.protocol import (
     MAIN,
     PAPER,
@@ -28,10 +30,11 @@ from noterec.evaluation.protocol import (
     Inputs,
     PathLike,
     Rows,
+    completed,
     directions,
     not_measured,
 )
-from noterec.evaluation.report import FORMAT, FORMAT_VERSION, QUERIES_FILE, Report
+from noterec.evaluation.report import FORMAT, FORMAT_VERSION, GENERATED_FILE, QUERIES_FILE, Report
 from noterec.evaluation.resampling import resample
 from noterec.evaluation.slices import Slice, slices
 from noterec.index.vectors import load_embeddings
@@ -51,88 +54,112 @@ def evaluate(
     warm_pairs: PathLike | None = None,
     paper_pairs: PathLike | None = None,
     new_notes: PathLike | None = None,
+    generated: Mapping[str, PathLike] | None = None,
+    categories: PathLike | None = None,
     config: EvaluateConfig = EvaluateConfig(),
 ) -> Report:
     """Compare arms by the protocol of `evaluation.protocol`, beside the built-in ones and fusions with BM25.
 
     Args:
-        arms: name -> embeddings table; may be empty, to measure the built-in arms alone.
+        arms: name -> embeddings table; may be empty, to measure the built-in arms alone, or generated tables alone.
         notes: the full dataset: its live notes are the candidates, its text is what BM25 reads.
-        out: folder for metrics.json, report.md and queries.parquet.
+        out: folder for metrics.json, report.md, queries.parquet and, of generated tables, generated.parquet.
         split: a folder that `noterec split` wrote; fills what isn't given below.
-        pairs: test pairs, new -> all. Required, by itself or through `split`.
+        pairs: test pairs, new -> all. Required with arms, by itself or through `split`.
         engagement: the training dataset, for popularity and for slices by clicks.
         warm_pairs: test pairs, warm -> new.
         paper_pairs: directional test pairs with both notes unseen.
-        new_notes: which notes are new (note_id, part); needed with warm and paper pairs.
+        new_notes: which notes are new (note_id, part); needed with warm and paper pairs. Of generated tables, only what they say
+            about new test notes is measured.
+        generated: name -> table of categories or hashtags that `noterec generate` wrote. Without any arm, nothing is ranked.
+        categories: the closed set of categories, a JSON list; those of the training dataset unless given.
         config: the settings.
 
     Returns:
         The report that was written.
 
     Raises:
-        InputError: a table is missing, empty, or names notes that the dataset doesn't have; an arm's name is taken, or its
-            vectors belong to other notes.
-        ArtefactError: an arm's vectors mix model versions.
+        InputError: a table is missing, empty, or names notes that the dataset doesn't have; an arm's name is taken; vectors or
+            answers belong to other notes.
+        ArtefactError: an arm's vectors, or a generated table, mix model versions.
         ConfigError: an unknown built-in arm, popularity without engagement, or fusion without bm25.
     """
-    _check_names(arms, config)
     target = storage.local(out)
     given = {"pairs": pairs, "engagement": engagement, "warm_pairs": warm_pairs}
-    inputs = Inputs.collect(split, **given, paper_pairs=paper_pairs, new_notes=new_notes)
-    if "popularity" in config.builtin and inputs.engagement is None:
-        raise ConfigError(
-            "the popularity arm needs engagement=TRAIN_DATASET; give it, or leave popularity out of builtin"
+    given = completed(split, {**given, "paper_pairs": paper_pairs, "new_notes": new_notes})
+    if categories is not None and not generated:
+        raise InputError(
+            "categories are given and no generated table to hold against them; give --generated NAME=TABLE"
         )
+    inputs = None
+    if arms or not generated:
+        check_names(arms, config)
+        inputs = Inputs.collect(None, **given)
+        if "popularity" in config.builtin and inputs.engagement is None:
+            raise ConfigError(
+                "the popularity arm needs engagement=TRAIN_DATASET; give it, or leave popularity out of builtin"
+            )
     with progress.stage("evaluate") as stage:
         catalogue = Catalogue.read(notes)
-        found = directions(catalogue, inputs, config)
-        clicks = None
-        if inputs.engagement is not None:
-            clicks = training_clicks(catalogue.ids, Dataset(inputs.engagement).engagement(engaged=True))
-        described: dict[str, dict[str, Any]] = {}
-        ranked = _arms(arms, catalogue, clicks, config, described)
-        fusions = (
-            [FusionArm(f"{name}+bm25", (name, "bm25"), config.rrf_k, (config.fuse_weight, 1.0)) for name in arms]
-            if config.fuse
-            else []
-        )
-        described.update({fusion.name: {"kind": "fused", "parts": list(fusion.parts)} for fusion in fusions})
-        main = found[0]
-        parts = slices(main, clicks, catalogue.text_lengths())
-        protocol = _protocol(catalogue, inputs, found, parts, clicks, arms, config)
-        report = Report(target, protocol, described, [])
-        tables = []
-        for direction in found:
-            measured = measure(direction, ranked, fusions, notes=len(catalogue), config=config)
-            _summarise(report, direction, measured, parts if direction is main else [], config)
-            tables.append(_per_query(direction, measured, catalogue, config))
-        per_query = pl.concat(tables, how="diagonal")
-        storage.write_table(per_query.to_arrow(compat_level=pl.CompatLevel.oldest()), target / QUERIES_FILE)
+        generation: dict[str, Any] = {}
+        tables: dict[str, pl.DataFrame | None] = {QUERIES_FILE: None, GENERATED_FILE: None}
+        if generated:
+            generation, tables[GENERATED_FILE] = measure_generated(
+                generated,
+                notes=notes,
+                new_notes=given["new_notes"],
+                training=given["engagement"],
+                categories=categories,
+                config=config,
+            )
+        base = _base(catalogue, config)
+        if inputs is None:
+            report = Report(target, base, {}, [], generation)
+        else:
+            report, tables[QUERIES_FILE] = _rank(arms, inputs, catalogue, base, target, config)
+            report = dataclasses.replace(report, generation=generation)
+        for file, frame in tables.items():
+            if frame is None:
+                (target / file).unlink(missing_ok=True)  # of a report that is replaced
+            else:
+                storage.write_table(frame.to_arrow(compat_level=pl.CompatLevel.oldest()), target / file)
+                stage.counts[f"rows in {file}"] = frame.height
+        stage.counts.update(rows_in=len(catalogue), arms=len(report.arms), generated=len(generated or {}))
         report.save()
-        stage.counts.update(rows_in=main.pairs, queries=sum(len(direction.queries) for direction in found))
-        stage.counts.update(arms=len(report.arms), rows_out=per_query.height)
     return report
 
 
-def _check_names(arms: Mapping[str, PathLike], config: EvaluateConfig) -> None:
-    for name in config.builtin:
-        if name not in BUILTIN:
-            near = difflib.get_close_matches(name, BUILTIN, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(BUILTIN)}"
-            raise ConfigError(f"builtin: no built-in arm {name!r}; {hint}")
-    if len(set(config.builtin)) < len(config.builtin):
-        raise ConfigError(f"builtin: {', '.join(config.builtin)}; expected each arm once")
-    for name in arms:
-        if name in BUILTIN or "+" in name or not name.strip():
-            raise InputError(
-                f"an arm can't be called {name!r}: {', '.join(BUILTIN)} and names with + are noterec's own; give --arm "
-                "NAME=EMBEDDINGS another name"
-            )
-    if not arms and not config.builtin:
-        raise InputError("nothing to evaluate: no arm was given and builtin is empty; give --arm NAME=EMBEDDINGS")
-    if arms and config.fuse and "bm25" not in config.builtin:
-        raise ConfigError("fuse needs bm25 among the built-in arms; add it to builtin, or set fuse=false")
+def _rank(
+    arms: Mapping[str, PathLike],
+    inputs: Inputs,
+    catalogue: Catalogue,
+    base: dict[str, Any],
+    target: Path,
+    config: EvaluateConfig,
+) -> tuple[Report, pl.DataFrame]:
+    """Measure every arm in every direction: the report so far, and every query's metrics."""
+    found = directions(catalogue, inputs, config)
+    clicks = None
+    if inputs.engagement is not None:
+        clicks = training_clicks(catalogue.ids, Dataset(inputs.engagement).engagement(engaged=True))
+    described: dict[str, dict[str, Any]] = {}
+    ranked = _arms(arms, catalogue, clicks, config, described)
+    fusions = (
+        [FusionArm(f"{name}+bm25", (name, "bm25"), config.rrf_k, (config.fuse_weight, 1.0)) for name in arms]
+        if config.fuse
+        else []
+    )
+    described.update({fusion.name: {"kind": "fused", "parts": list(fusion.parts)} for fusion in fusions})
+    main = found[0]
+    parts = slices(main, clicks, catalogue.text_lengths())
+    protocol = {**base, **_protocol(catalogue, inputs, found, parts, clicks, arms, config)}
+    report = Report(target, protocol, described, [])
+    tables = []
+    for direction in found:
+        measured = measure(direction, ranked, fusions, notes=len(catalogue), config=config)
+        _summarise(report, direction, measured, parts if direction is main else [], config)
+        tables.append(per_query(direction, measured, catalogue, config))
+    return report, pl.concat(tables, how="diagonal")
 
 
 def _arms(
@@ -178,6 +205,27 @@ def _arms(
     return found
 
 
+def _base(catalogue: Catalogue, config: EvaluateConfig) -> dict[str, Any]:
+    """What a report says of itself, whatever it measures; as it stands where nothing is ranked."""
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "dataset": str(catalogue.path),
+        "notes": len(catalogue),
+        "directions": {},
+        "not_measured": {},
+        "slices": {},
+        "queries_in_training": 0,
+        "at": sorted(set(config.at)),
+        "rank_at": config.rank_at,
+        "resamples": config.resamples,
+        "seed": config.seed,
+        "user_arms": [],
+        "config": config.model_dump(mode="json"),
+    }
+
+
 def _protocol(
     catalogue: Catalogue,
     inputs: Inputs,
@@ -187,15 +235,11 @@ def _protocol(
     arms: Mapping[str, PathLike],
     config: EvaluateConfig,
 ) -> dict[str, Any]:
+    """What was ranked for which queries."""
     trained = 0 if clicks is None else int((clicks[found[0].queries] > 0).sum())
     if trained:
         logger.warning("%d queries of %r have engagement in the training log: they are not cold", trained, MAIN)
     return {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "dataset": str(catalogue.path),
-        "notes": len(catalogue),
         "inputs": {name: None if path is None else str(path) for name, path in vars(inputs).items()},
         "split": storage.read_origin(inputs.pairs),
         "directions": {
@@ -208,12 +252,7 @@ def _protocol(
         "not_measured": not_measured(found, inputs),
         "slices": {part.name: {"says": part.says, "queries": len(part.queries)} for part in parts},
         "queries_in_training": trained,
-        "at": sorted(set(config.at)),
-        "rank_at": config.rank_at,
-        "resamples": config.resamples,
-        "seed": config.seed,
         "user_arms": list(arms),
-        "config": config.model_dump(mode="json"),
     }
 
 
@@ -257,27 +296,3 @@ def _summarise(
                     difference = resampled.difference(column[arm, name], column[other, name])
                     where = {"direction": direction.name, "metric": name, "arm": arm, "against": other}
                     report.paired.append({**where, **difference})
-
-
-def _per_query(
-    direction: Direction, measured: dict[str, Measured], catalogue: Catalogue, config: EvaluateConfig
-) -> pl.DataFrame:
-    """One row per arm and query with every metric, so that runs can be compared query by query."""
-    names = metric_names(direction, config.rank_at)
-    queries = catalogue.ids.gather(direction.queries)
-    single = direction.name == PAPER
-    related = (
-        catalogue.ids.gather(direction.relevance.rows) if single else pl.Series([None] * len(queries), dtype=pl.String)
-    )
-    hashes = direction.relevant_hashes(catalogue)
-    frames = []
-    for arm, found in measured.items():
-        columns = {
-            "direction": pl.Series([direction.name] * len(queries), dtype=pl.String),
-            "arm": pl.Series([arm] * len(queries), dtype=pl.String),
-            "query_id": queries,
-            "related_id": related,
-            "relevant_hash": hashes,
-        }
-        frames.append(pl.DataFrame({**columns, **dict(zip(names, found.values.T, strict=True))}))
-    return pl.concat(frames)

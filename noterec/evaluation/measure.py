@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from noterec import progress
 from noterec.config import EvaluateConfig
 from noterec.evaluation.arms import Arm, FusionArm, Ranker
-from noterec.evaluation.protocol import PAPER, Direction, Rows
+from noterec.evaluation.protocol import PAPER, Catalogue, Direction, Rows
 from noterec.ranking.metrics import Relevance, hit_at, mrr_at, ndcg_at, recall_at
 
 Values = NDArray[np.float64]
@@ -110,6 +111,30 @@ def measure(
         )
         for name in values
     }
+
+
+def per_query(
+    direction: Direction, measured: dict[str, Measured], catalogue: Catalogue, config: EvaluateConfig
+) -> pl.DataFrame:
+    """One row per arm and query with every metric, so that runs can be compared query by query."""
+    names = metric_names(direction, config.rank_at)
+    queries = catalogue.ids.gather(direction.queries)
+    single = direction.name == PAPER
+    related = (
+        catalogue.ids.gather(direction.relevance.rows) if single else pl.Series([None] * len(queries), dtype=pl.String)
+    )
+    hashes = direction.relevant_hashes(catalogue)
+    frames = []
+    for arm, found in measured.items():
+        columns = {
+            "direction": pl.Series([direction.name] * len(queries), dtype=pl.String),
+            "arm": pl.Series([arm] * len(queries), dtype=pl.String),
+            "query_id": queries,
+            "related_id": related,
+            "relevant_hash": hashes,
+        }
+        frames.append(pl.DataFrame({**columns, **dict(zip(names, found.values.T, strict=True))}))
+    return pl.concat(frames)
 
 
 def _block(relevance: Relevance, part: slice) -> Relevance:

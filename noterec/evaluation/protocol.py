@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,15 +56,7 @@ class Inputs:
         Raises:
             InputError: no test pairs, or one of warm and paper pairs without the table of new notes.
         """
-        if split is not None:
-            folder = storage.local(split)
-            if not (folder / SPLIT_FILES["pairs"]).is_file():
-                raise InputError(
-                    f"{folder}: no {SPLIT_FILES['pairs']} there; expected a folder that `noterec split` wrote"
-                )
-            for name, file in SPLIT_FILES.items():
-                if given.get(name) is None and (folder / file).exists():
-                    given[name] = folder / file
+        given = completed(split, given)
         pairs = given.pop("pairs", None)
         if pairs is None:
             raise InputError("no test pairs given; expected pairs=FILE (see `noterec split`), or split=FOLDER")
@@ -75,6 +67,23 @@ class Inputs:
                 "new_notes=FILE, a table with note_id and part (new-notes.parquet of `noterec split`)"
             )
         return inputs
+
+
+def completed(split: PathLike | None, given: Mapping[str, PathLike | None]) -> dict[str, PathLike | None]:
+    """The tables that were given, completed from the folder that `noterec split` wrote.
+
+    Raises:
+        InputError: the folder is no split.
+    """
+    found = dict(given)
+    if split is not None:
+        folder = storage.local(split)
+        if not (folder / SPLIT_FILES["pairs"]).is_file():
+            raise InputError(f"{folder}: no {SPLIT_FILES['pairs']} there; expected a folder that `noterec split` wrote")
+        for name, file in SPLIT_FILES.items():
+            if found.get(name) is None and (folder / file).exists():
+                found[name] = folder / file
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,14 +255,23 @@ def _single(path: PathLike, catalogue: Catalogue, pool: Rows) -> Direction:
     return Direction(PAPER, anchors, relevance, pool, at, left_out, len(anchors), repeated)
 
 
-def _test_notes(catalogue: Catalogue, path: PathLike) -> Rows:
-    """The catalogue rows of the new test notes, ascending."""
+def new_test_ids(path: PathLike) -> pl.Series:
+    """The ids of the new test notes, each once, from a table of new notes.
+
+    Raises:
+        InputError: no column note_id.
+    """
     table = pl.DataFrame(storage.read_table(path))
     if "note_id" not in table.columns:
         raise InputError(f"{path}: no column 'note_id'; expected the new notes, with note_id and part (valid or test)")
     if "part" in table.columns:
         table = table.filter(pl.col("part") == "test")
-    ids = table["note_id"].cast(pl.String).unique()
+    return table["note_id"].cast(pl.String).unique()
+
+
+def _test_notes(catalogue: Catalogue, path: PathLike) -> Rows:
+    """The catalogue rows of the new test notes, ascending."""
+    ids = new_test_ids(path)
     rows = catalogue.rows(ids)
     if not len(ids) or (rows < 0).any():
         missing = ids.filter(rows < 0).sort().head(5).to_list()

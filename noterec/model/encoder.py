@@ -8,7 +8,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -17,16 +17,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from noterec import progress, storage
-from noterec.config import PromptConfig
-from noterec.errors import InputError
+from noterec.config import GenerateConfig, PromptConfig, make
+from noterec.errors import ConfigError, InputError
 from noterec.model import backbone as backbones
 from noterec.model import folder as folders
 from noterec.model.backbone import Backbone
 from noterec.model.batching import pad, plan
-from noterec.model.head import Bags, Head
+from noterec.model.head import Bags, Head, truncated
 from noterec.model.lexicon import Lexicon
 from noterec.model.prompts import Prompt
+from noterec.model.templates import Task
 from noterec.notes import note
+
+if TYPE_CHECKING:
+    from noterec.model.generation.categories import Categories
+    from noterec.model.generation.writer import Generation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,13 +76,19 @@ class NoteEncoder(nn.Module):
         self.categories: list[str] = []
         self.logit_scale = nn.Parameter(torch.tensor(3.0))
         self.prompt = Prompt(backbone.tokenizer, prompt, style=style)
-        limit = getattr(backbone.model.config, "max_position_embeddings", None)
-        if isinstance(limit, int) and self.prompt.max_tokens > limit:
-            raise InputError(
-                f"prompt limits allow {self.prompt.max_tokens} tokens, the backbone reads {limit}; "
-                "lower prompt.content_tokens"
-            )
+        self._check_room(self.prompt.max_tokens)
         self._versions: tuple[str, str] | None = None
+
+    def check_room_to_write(self) -> None:
+        """Raise an InputError where a request with its answer could be longer than the backbone reads."""
+        self._check_room(self.prompt.max_request_tokens)
+
+    def _check_room(self, tokens: int) -> None:
+        limit = getattr(self.backbone.model.config, "max_position_embeddings", None)
+        if isinstance(limit, int) and tokens > limit:
+            raise InputError(
+                f"prompt limits allow {tokens} tokens, the backbone reads {limit}; lower prompt.content_tokens"
+            )
 
     @property
     def dimension(self) -> int:
@@ -108,7 +119,7 @@ class NoteEncoder(nn.Module):
         if self._versions is None:
             states = storage.value_hash(
                 {
-                    "weights": _weights_hash(self.model.state_dict()),
+                    "weights": backbones.weights_hash(self.model.state_dict()),
                     "tokenizer": hashlib.sha256(
                         self.backbone.tokenizer.backend_tokenizer.to_str().encode()
                     ).hexdigest(),
@@ -116,7 +127,7 @@ class NoteEncoder(nn.Module):
                     "prompt": self.prompt.signature,
                 }
             )
-            head = None if self.head is None else _weights_hash(self.head.state_dict())
+            head = None if self.head is None else backbones.weights_hash(self.head.state_dict())
             words = None if self.lexicon is None else [self.lexicon.words, [float(value) for value in self.lexicon.idf]]
             self._versions = (states, storage.value_hash([states, head, words]))
         return self._versions
@@ -226,6 +237,35 @@ class NoteEncoder(nn.Module):
                 bar.advance(len(batch))
         return vectors
 
+    def generate(
+        self,
+        notes: Any,
+        task: Task = "category",
+        *,
+        n: int | None = None,
+        categories: Categories | None = None,
+        config: GenerateConfig = GenerateConfig(),
+    ) -> list[Generation]:
+        """Write a category, or n hashtags, for notes.
+
+        Args:
+            notes: as `encode` takes them.
+            task: "category" or "hashtags".
+            n: hashtags per note; None = config.n.
+            categories: the closed set: names, a file or a dataset; None = the model's own.
+            config: decoding and samples.
+
+        Returns:
+            B generations in the order of `notes`.
+
+        Raises:
+            InputError: the model can't write, there are no categories, or a note has no text that the task's prompt shows.
+        """
+        from noterec.model.generation.writer import Writer
+
+        config = config if n is None else make(GenerateConfig, {**config.model_dump(), "n": n}, where="generate")
+        return Writer(self, task, categories=categories, config=config).answers(note.as_table(notes))
+
     @classmethod
     def from_backbone(
         cls, name: str, *, layers: int | None = None, prompt: PromptConfig | None = None, device: str = "auto"
@@ -236,18 +276,29 @@ class NoteEncoder(nn.Module):
         return encoder.to(place).eval()
 
     @classmethod
-    def from_pretrained(cls, name: str | os.PathLike[str], *, device: str = "auto") -> Self:
+    def from_pretrained(
+        cls, name: str | os.PathLike[str], *, device: str = "auto", dimension: int | None = None
+    ) -> Self:
         """Load an encoder from a folder that `save_pretrained` wrote, or from the hub.
 
         A plain Hugging Face model (a folder, a hub id or `minilm`) gives its zero-shot encoder.
 
+        Args:
+            name: the folder or hub id.
+            device: auto, cpu, cuda, cuda:1, ...
+            dimension: use only the first so many dimensions of the embedding, best one of those that were trained for it
+                (`matryoshka`); the result is an encoder of its own, with its own version. None = all.
+
         Raises:
             InputError, DependencyError: there is no such model.
+            ConfigError: the model has fewer dimensions, or no head that could be cut.
             ArtefactError: the folder is damaged or of a newer format.
         """
         place = backbones.choose_device(device)
         source = folders.find(name)
         if not folders.is_saved(source):
+            if dimension is not None:
+                raise ConfigError(f"dimension={dimension}: {name} has no trained head; its states can't be cut")
             return cls.from_backbone(str(source), device=device)
         saved = folders.load(source, place)
         encoder = cls(saved.backbone, saved.head, saved.prompt, saved.lexicon)
@@ -255,11 +306,17 @@ class NoteEncoder(nn.Module):
             encoder.logit_scale.fill_(saved.logit_scale)
         encoder.categories = saved.categories
         encoder._versions = (saved.states_version, saved.model_version)
+        if dimension is not None and dimension != encoder.dimension:
+            if encoder.head is None:
+                raise ConfigError(f"dimension={dimension}: {name} has no trained head; its states can't be cut")
+            encoder.head = truncated(encoder.head, dimension)
+            encoder.weights_changed()
         return encoder.to(place).eval()
 
     def save_pretrained(self, path: str | os.PathLike[str], *, origin: Mapping[str, Any] | None = None) -> None:
         """Save as a Hugging Face folder with `head.safetensors` and `noterec.json` beside the backbone's own files.
 
+        A backbone with adapters that aren't merged is not written: the adapters are, and the place where it is.
         `noterec.json` is removed first and written last: a folder that has it is whole.
 
         Args:
@@ -287,13 +344,3 @@ class NoteEncoder(nn.Module):
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
             api.upload_folder(repo_id=repo, folder_path=folder)
-
-
-def _weights_hash(weights: Mapping[str, Tensor]) -> str:
-    """A hash of named tensors in float32, whatever device or dtype they are held in."""
-    digest = hashlib.sha256()
-    for key in sorted(weights):
-        tensor = weights[key].detach().cpu().float().contiguous()
-        digest.update(f"{key}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()

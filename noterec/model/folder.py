@@ -1,5 +1,6 @@
 """The model folder: an ordinary Hugging Face folder, and beside it `head.safetensors`, `lexicon.json` and `noterec.json`.
 
+Where adapters are kept apart, `adapter_model.safetensors` stands in place of the backbone, and `noterec.json` says where that is.
 `noterec.json` is removed first and written last: a folder that has it is whole.
 """
 
@@ -18,6 +19,7 @@ from noterec import config, storage
 from noterec.config import PromptConfig
 from noterec.errors import ArtefactError, DependencyError, InputError
 from noterec.model import backbone as backbones
+from noterec.model import lora
 from noterec.model.backbone import Backbone
 from noterec.model.head import Head
 from noterec.model.lexicon import Lexicon
@@ -26,6 +28,8 @@ NOTEREC_FILE = "noterec.json"
 HEAD_FILE = "head.safetensors"
 LEXICON_FILE = "lexicon.json"
 CATEGORIES_FILE = "categories.json"
+MODULES_FILE = "modules.json"  # what sentence-transformers looks for; it would take the backbone alone without a word
+MODULES = [{"idx": 0, "name": "0", "path": "", "type": "noterec.model.sentence.SentenceModule"}]
 FORMAT = 1
 
 
@@ -58,6 +62,8 @@ def find(name: str | os.PathLike[str]) -> Path:
             raise ArtefactError(
                 f"{name}: has a head but no {NOTEREC_FILE}: saving was cut off; train or copy the model again"
             )
+    if given.is_dir() and is_saved(given):
+        return given
     source = backbones.resolve(os.fspath(name))
     return Path(source) if Path(source).is_dir() else _from_hub(source)
 
@@ -96,8 +102,11 @@ def _saved(folder: Path, record: dict[str, Any], device: torch.device) -> Saved:
             head.load_state_dict(load_file(folder / HEAD_FILE))
         except (OSError, RuntimeError, SafetensorError) as error:
             raise ArtefactError(f"{folder / HEAD_FILE}: missing or not this model's head ({error})") from error
+    adapter = record.get("adapter")
     return Saved(
-        backbone=backbones.load_backbone(str(folder), device=device),
+        backbone=lora.load_adapters(folder, adapter, device)
+        if adapter
+        else backbones.load_backbone(str(folder), device=device),
         head=head,
         lexicon=Lexicon.load(folder / LEXICON_FILE) if head is not None and head.lexicon else None,
         categories=storage.read_json(categories) if (categories := folder / CATEGORIES_FILE).is_file() else [],
@@ -119,20 +128,26 @@ def save(
     """Write an encoder's parts aside, move them into the folder, and `record` last; other files there stay.
 
     Raises:
-        InputError: the folder can't be made.
+        InputError: the folder can't be made, or adapters would take the place of their own backbone.
     """
     from safetensors.torch import save_file
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()  # a bar per file is noise among our own
+    apart = lora.has_adapters(backbone)
+    if apart and backbone.name is not None and Path(backbone.name) == folder.resolve():
+        raise InputError(f"{folder}: holds the backbone that the adapters need; give another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: can't make that folder: {error.strerror}") from error
     with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as temporary:
         aside = Path(temporary)
-        model: Any = backbone.model
-        model.save_pretrained(aside)
+        if apart:
+            record = {**record, "adapter": lora.save_adapters(backbone, aside)}
+        else:
+            model: Any = backbone.model
+            model.save_pretrained(aside)
         backbone.tokenizer.save_pretrained(aside)
         if head is not None:
             weights = {key: value.detach().cpu().contiguous() for key, value in head.state_dict().items()}
@@ -141,16 +156,23 @@ def save(
             lexicon.save(aside / LEXICON_FILE)
         if categories:
             storage.write_json(aside / CATEGORIES_FILE, categories)
+        storage.write_json(aside / MODULES_FILE, MODULES)
         (folder / NOTEREC_FILE).unlink(missing_ok=True)
-        for name in (HEAD_FILE, LEXICON_FILE, CATEGORIES_FILE):
-            if not (aside / name).exists():
-                (folder / name).unlink(missing_ok=True)  # of the model that is replaced
+        for file in _own_files(folder):
+            if not (aside / file.name).exists():
+                file.unlink()  # of the model that is replaced
         for file in sorted(aside.iterdir()):
             target = folder / file.name
             if target.is_dir():
                 shutil.rmtree(target)
             file.replace(target)
     storage.write_json(folder / NOTEREC_FILE, {"format": FORMAT, **record})
+
+
+def _own_files(folder: Path) -> list[Path]:
+    """What a model that was saved there before may have, and the next one need not."""
+    names = [HEAD_FILE, LEXICON_FILE, CATEGORIES_FILE, *lora.FILES, "config.json", "generation_config.json"]
+    return [file for file in folder.iterdir() if file.name in names or file.match("model*.safetensors*")]
 
 
 def _from_hub(repo: str) -> Path:

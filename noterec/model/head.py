@@ -97,6 +97,29 @@ class Head(nn.Module):
 
 
 @torch.no_grad()
+def truncated(head: Head, length: int) -> Head:
+    """A head that gives the first `length` dimensions, normalised anew: a Matryoshka embedding (arXiv:2205.13147).
+
+    Raises:
+        ConfigError: the head has no more dimensions than that.
+    """
+    if not 2 <= length < head.dimension:
+        raise ConfigError(
+            f"dimension={length}: expected 2 to {head.dimension - 1}, below the {head.dimension} of the model"
+        )
+    short = Head(**{**head.shape, "dimension": length}).to(head.mean.device)
+    short.mean.copy_(head.mean)
+    short.spread.copy_(head.spread)
+    short.linear.weight.copy_(head.linear.weight[:length])
+    if head.lexicon:
+        short.words.weight.copy_(head.words.weight[:, :length])
+    if head.branch:
+        short.up.load_state_dict(head.up.state_dict())
+        short.down.weight.copy_(head.down.weight[:length])
+    return short
+
+
+@torch.no_grad()
 def start_from(head: Head, states: Tensor, words: Any = None, *, centre: bool = True, seed: int = 0) -> None:
     """Set a head to the geometry of its training notes before any training: principal axes of states and words together.
 

@@ -65,6 +65,7 @@ class Prompt:
         max_tokens: no note is longer than this up to its readout.
         max_request_tokens: no request is longer than this, guidance and output included.
         end_id: the token that ends an answer, or None for a tokenizer that has none.
+        special_ids: tokens that stand for no text, so that none comes from a note and none is part of an answer.
     """
 
     def __init__(self, tokenizer: Any, config: PromptConfig, *, style: str) -> None:
@@ -87,7 +88,7 @@ class Prompt:
         self._tokenizer.no_truncation()
         self._tokenizer.encode_special_tokens = True
         marked = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-        self._special = (marked | {*tokenizer.all_special_ids}) - {tokenizer.unk_token_id}
+        self.special_ids = (marked | {*tokenizer.all_special_ids}) - {tokenizer.unk_token_id}
         self._lead, self._trail = _frame(tokenizer)
         self._words = words_of(config, style)
         self._limits = {
@@ -106,6 +107,13 @@ class Prompt:
             literals, guidance = self._literals_of(task, 100)
             longest = sum(map(len, literals)) + sum(self._limits[field] for field in words.fields)
             self.max_request_tokens = max(self.max_request_tokens, longest + len(guidance) + config.output_tokens + 1)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_literals_of"}  # a cache doesn't pickle
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._literals_of = lru_cache(maxsize=256)(self._literals)
 
     @property
     def prefix(self) -> list[int]:
@@ -133,6 +141,10 @@ class Prompt:
         """The settings with the style decided, as a model folder keeps them."""
         style = self.style if self.style != "template" else "auto"
         return PromptConfig.model_validate({**self.config.model_dump(), "style": style})
+
+    def reads(self, task: Task) -> tuple[str, ...]:
+        """The fields of a note that a task's prompt shows."""
+        return tuple(field for field in self._words[task].fields if self._limits[field])
 
     def can(self, task: Task) -> bool:
         """Whether there is a prompt for a task and a token to end its answer."""
@@ -233,11 +245,11 @@ class Prompt:
     def _tokenise(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of texts, without any special token, whatever the texts say."""
         encodings = self._tokenizer.encode_batch_fast([sound(text) for text in texts], add_special_tokens=False)
-        return [[i for i in encoding.ids if i not in self._special] for encoding in encodings]
+        return [[i for i in encoding.ids if i not in self.special_ids] for encoding in encodings]
 
     def text_of(self, ids: Sequence[int]) -> str:
         """The text of an answer's ids, without special tokens."""
-        return str(self._source.decode([i for i in ids if i not in self._special], skip_special_tokens=True)).strip()
+        return str(self._source.decode([i for i in ids if i not in self.special_ids], skip_special_tokens=True)).strip()
 
 
 def clean_hashtag(tag: str) -> str:

@@ -13,8 +13,8 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-_CJK = "\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_RUN = re.compile(rf"([{_CJK}]+)|([^\W_{_CJK}]+)")
+CJK = "\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_RUN = re.compile(rf"([{CJK}]+)|([^\W_{CJK}]+)")
 
 
 def tokens(text: str) -> list[str]:

@@ -10,6 +10,7 @@ import dataclasses
 import numpy as np
 import polars as pl
 
+from noterec import progress
 from noterec.errors import InputError
 from noterec.model.encoder import Inputs, NoteEncoder
 from noterec.ranking.metrics import Relevance, recall_at
@@ -90,7 +91,13 @@ class ColdRecall:
 
 
 def vectors_of(
-    encoder: NoteEncoder, material: Material, rows: np.ndarray, batch_tokens: int, *, bf16: bool = False
+    encoder: NoteEncoder,
+    material: Material,
+    rows: np.ndarray,
+    batch_tokens: int,
+    *,
+    bf16: bool = False,
+    bar: progress.Bar | None = None,
 ) -> np.ndarray:
     """Embeddings of some of the notes, from their states where those are known: (len(rows), D) float32."""
     words = None if material.inputs.words is None or encoder.lexicon is None else material.inputs.words[rows]
@@ -99,5 +106,7 @@ def vectors_of(
         vectors = np.empty((len(rows), encoder.dimension), dtype=np.float32)
         for batch, part in encoder.run(Inputs(tokens, words), batch_tokens=batch_tokens, bf16=bf16):
             vectors[batch] = part
+            if bar is not None:
+                bar.advance(len(batch))
         return vectors
     return encoder.project_states(material.states[rows], words)

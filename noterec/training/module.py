@@ -1,66 +1,170 @@
-"""The Lightning side of training: one step, the optimiser, the looks at cold recall, the checkpoints."""
+"""The Lightning side of training: one step, and the optimiser."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from noterec import progress, storage
 from noterec.config import TrainConfig
-from noterec.errors import ArtefactError
-from noterec.model.batching import pad
+from noterec.errors import DivergenceError
 from noterec.model.encoder import NoteEncoder
-from noterec.model.losses import contrastive_loss, graph_loss
-from noterec.training.cold_recall import ColdRecall, Look
-from noterec.training.material import Batch, Material
-from noterec.training.start import Plan
+from noterec.model.losses import contrastive_loss, graph_loss, joint_loss, matryoshka_loss
+from noterec.model.negatives import log_q
+from noterec.model.prompts import Request
+from noterec.model.tasks import Tasks
+from noterec.training.batches import Batches
+from noterec.training.forward import Forward
+from noterec.training.gather import gather_rows, global_mean
+from noterec.training.material import Material
+from noterec.training.mining import HardNegatives
+from noterec.training.plan import Plan
+
+NAMED_NOTES = 10  # of a batch that went wrong, in the message
 
 
 class ContrastiveModule(pl.LightningModule):
     """Trains an encoder's weights, or its head alone where the states are given; a frozen backbone is not part of it."""
 
-    def __init__(self, encoder: NoteEncoder, material: Material, config: TrainConfig, plan: Plan) -> None:
-        """Take the encoder whose weights are trained in place."""
+    def __init__(
+        self,
+        encoder: NoteEncoder,
+        material: Material,
+        batches: Batches,
+        config: TrainConfig,
+        plan: Plan,
+        *,
+        tasks: Tasks | None = None,
+        mined: HardNegatives | None = None,
+    ) -> None:
+        """Take the encoder whose weights are trained in place.
+
+        Args:
+            encoder: the encoder.
+            material: the notes and their relations.
+            batches: which notes a step sees.
+            config: the settings.
+            plan: the settings that were left open, decided.
+            tasks: what the notes write; None = nothing.
+            mined: hard negatives; None = the batch alone.
+        """
         super().__init__()
         self._held = (encoder,)  # in a tuple: unregistered, so that a frozen backbone stays out of the checkpoints
-        self._material, self._config, self._plan = material, config, plan
+        self._material, self._batches, self._config, self._plan = material, batches, config, plan
+        self._tasks, self._mined = tasks, mined
+        self._forward = Forward(encoder, material, chunk_notes=config.chunk_notes, batch_tokens=plan.pass_tokens)
+        self._log_q = config.negatives.logq * log_q(material.appearances) if config.negatives.logq else None
         self.logit_scale = encoder.logit_scale
         self.trained: nn.Module = encoder if material.states is None else _head(encoder)
+        self.strict_loading = False  # weights that don't move are not in the checkpoints
 
     @property
     def encoder(self) -> NoteEncoder:
         """The encoder that is being trained."""
         return self._held[0]
 
-    def training_step(self, batch: tuple[int, Batch], batch_idx: int) -> Tensor:
-        """The loss of one batch; dropout is seeded by the step, so that a resumed run draws the same."""
-        step, part = batch
-        torch.manual_seed(self._config.seed * 1_000_003 + step)
-        embeddings = self._embed(part)
-        weights = torch.from_numpy(part.weights).to(embeddings.device)
-        same = torch.from_numpy(part.same).to(embeddings.device)
-        scale = self.logit_scale.exp()
-        if self._plan.objective == "graph":
-            loss = graph_loss(embeddings, scale, weights, same)
-        else:
-            loss = contrastive_loss(embeddings, scale, (weights > 0) | same)
-        self.log_dict({"loss": loss, "logit_scale": scale}, batch_size=len(part.rows))
+    def training_step(self, batch: int, batch_idx: int) -> Tensor:
+        """The loss of one step; dropout is seeded by the step, so that a resumed run draws the same.
+
+        Raises:
+            DivergenceError: the loss is no number.
+        """
+        step = int(batch)
+        torch.manual_seed(self._config.seed * 1_000_003 + step + self.global_rank * 7919)
+        rows = self._batches.rows(step)
+        requests = self.requests(rows, step)
+        extra = np.zeros(0, dtype=np.int64) if self._mined is None else self._mined.draw(rows[::2], step)
+        loss, parts = self.loss(rows, extra, requests)
+        if not bool(torch.isfinite(loss)):
+            raise DivergenceError(self._diverged(step, np.concatenate([rows, extra]), parts))
+        self.log_dict(
+            {"loss": loss.detach(), "logit_scale": self.logit_scale.exp().detach(), **parts}, batch_size=len(rows)
+        )
         return loss
 
-    def _embed(self, part: Batch) -> Tensor:
-        material, encoder = self._material, self.encoder
-        words = None if material.inputs.words is None else material.inputs.words[part.rows]
-        if material.states is not None:
-            return encoder.project(torch.from_numpy(material.states[part.rows]).to(self.device), words)
-        ids, lengths = pad([material.inputs.tokens[row] for row in part.rows], encoder.backbone.tokenizer.pad_token_id)
-        return encoder.project(encoder.states(ids.to(self.device), lengths.to(self.device)), words)
+    def requests(self, rows: np.ndarray, step: int) -> list[Request] | None:
+        """What the notes of a step write, or None."""
+        return None if self._tasks is None else self._tasks.draw(rows, step)
+
+    def loss(
+        self, rows: np.ndarray, extra: np.ndarray, requests: list[Request] | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a global batch, of which this process embeds its part (arXiv:2403.01744, eq. 4).
+
+        Args:
+            rows: (b,) notes of the batch.
+            extra: (E,) hard negatives.
+            requests: what each of the b notes writes, or None.
+
+        Returns:
+            () float32, and its parts by name.
+        """
+        mine, mine_extra = self._share(len(rows)), self._share(len(extra))
+        local = np.concatenate([rows[mine], extra[mine_extra]])
+        embeddings, written, count = self._forward(local, None if requests is None else requests[mine])
+        own = mine.stop - mine.start
+        everything = gather_rows(embeddings[:own])  # (b, D)
+        if len(extra):
+            everything = torch.cat([everything, gather_rows(embeddings[own:])])  # (b + E, D)
+        contrastive = self._contrastive(everything, rows, extra)
+        parts = {"contrastive": contrastive.detach()}
+        if requests is None:
+            return contrastive, parts
+        generation = global_mean(written, count)
+        parts["generation"] = generation.detach()
+        return joint_loss(contrastive, generation, self._plan.alpha), parts
+
+    def _contrastive(self, embeddings: Tensor, rows: np.ndarray, extra: np.ndarray) -> Tensor:
+        columns = np.concatenate([rows, extra])
+        device, config, scale = embeddings.device, self._config, self.logit_scale.exp()
+        relations = self._material.relations(rows, columns) if config.negatives.mask_related else None
+        same = torch.from_numpy(self._material.same(rows, columns)).to(device)  # (b, b + E)
+        if self._plan.objective == "graph":
+            weights = torch.from_numpy(self._material.relations(rows, columns)).to(device)
+            return self._nested(embeddings, lambda part: graph_loss(part, scale, weights, same))
+        hidden = same if relations is None else same | torch.from_numpy(relations > 0).to(device)
+        drawn = None if self._log_q is None else torch.from_numpy(self._log_q[columns]).to(device)
+        count = len(rows)
+
+        def loss(part: Tensor) -> Tensor:
+            return contrastive_loss(
+                part[:count], scale, hidden, log_q=drawn, extra=part[count:] if len(extra) else None
+            )
+
+        return self._nested(embeddings, loss)
+
+    def _nested(self, embeddings: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
+        if not self._config.matryoshka:
+            return loss(embeddings)
+        return matryoshka_loss(embeddings, sorted({*self._config.matryoshka, embeddings.shape[1]}), loss)
+
+    def _share(self, total: int) -> slice:
+        """This process's part of a global batch."""
+        world = self._world
+        return slice(self.global_rank * total // world, (self.global_rank + 1) * total // world)
+
+    @property
+    def _world(self) -> int:
+        return int(self.trainer.world_size) if self._trainer is not None else 1
+
+    def _diverged(self, step: int, rows: np.ndarray, parts: dict[str, Tensor]) -> str:
+        names = [str(name) for name in self._material.ids[rows]]
+        shown = ", ".join(repr(name) for name in names[:NAMED_NOTES])
+        values = ", ".join(f"{name} {float(value)}" for name, value in parts.items())
+        return (
+            f"step {step}: the loss is no number ({values}); the batch's notes are {shown}"
+            f"{f' and {len(names) - NAMED_NOTES} more' if len(names) > NAMED_NOTES else ''}"
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what moves: the weights of a backbone under adapters are on disk already."""
+        moving = {f"trained.{key}" for key in moving_state(self.trained)} | {"logit_scale"}
+        checkpoint["state_dict"] = {key: value for key, value in checkpoint["state_dict"].items() if key in moving}
 
     def configure_optimizers(self) -> Any:
         """AdamW with a learning rate per part, linear warm-up, then a cosine to a tenth."""
@@ -72,15 +176,25 @@ class ContrastiveModule(pl.LightningModule):
         )
         special = {id(parameter) for parameter in [*words, *pretrained, self.logit_scale]}
         rest = [parameter for parameter in self.trained.parameters() if id(parameter) not in special]
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": rest, "lr": self._plan.lr},
             {"params": words, "lr": self._plan.words_lr},
-            {"params": pretrained, "lr": config.backbone_lr},
+            {"params": pretrained, "lr": self._plan.backbone_lr},
             {"params": [self.logit_scale], "lr": self._plan.lr, "weight_decay": 0.0},
         ]
+        for group in groups:
+            group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]
         optimiser = torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=config.weight_decay)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _warm_then_cosine(self._plan.steps, config.warmup))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def moving_state(module: nn.Module) -> dict[str, Tensor]:
+    """Copies on the CPU of the weights that training changes, buffers included, by name; what is frozen is left out."""
+    still = {name for name, parameter in module.named_parameters(remove_duplicate=False) if not parameter.requires_grad}
+    return {
+        key: value.detach().cpu().contiguous().clone() for key, value in module.state_dict().items() if key not in still
+    }
 
 
 def _head(encoder: NoteEncoder) -> nn.Module:
@@ -98,100 +212,3 @@ def _warm_then_cosine(steps: int, warmup: float) -> Callable[[int], float]:
         return 0.1 + 0.45 * (1 + math.cos(math.pi * done))
 
     return factor
-
-
-class KeepBest(Callback):
-    """Looks at cold recall before the first step and every so many steps, keeps the best weights, stops when it falls."""
-
-    def __init__(self, recall: ColdRecall, config: TrainConfig, steps: int, best_file: Path, bar: progress.Bar) -> None:
-        """Keep the best weights in `best_file`; say how it goes on `bar`."""
-        self._recall, self._config, self._steps, self._file, self._bar = recall, config, steps, best_file, bar
-        self.looks: list[Look] = []
-
-    @property
-    def best(self) -> Look:
-        """The look with the highest cold recall, the earliest of equals."""
-        return max(self.looks, key=lambda look: (look.value, -look.step))
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at step 0, so that training which only harms is undone."""
-        if not self.looks:
-            self._look(trainer, pl_module)
-        elif self._exhausted():
-            trainer.should_stop = True  # the run that is being continued had already ended when it was cut off
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Look, and stop when `patience` looks in a row were no better."""
-        step = trainer.global_step
-        note = f"loss {float(outputs['loss']):.3f}  cold recall@10 {self.looks[-1].recall_at_10:.4f}"
-        self._bar.advance(1, f"{note} (best {self.best.recall_at_10:.4f})")
-        if step % self._config.valid_every == 0 or step == self._steps:
-            self._look(trainer, pl_module)
-            if self._exhausted():
-                trainer.should_stop = True
-
-    def _exhausted(self) -> bool:
-        """Whether `patience` looks in a row were no better than the best."""
-        return sum(1 for look in self.looks if look.step > self.best.step) >= self._config.patience
-
-    def _look(self, trainer: pl.Trainer, module: Any) -> None:
-        from safetensors.torch import save
-
-        look = self._recall.look(module.encoder, trainer.global_step)
-        self.looks.append(look)
-        if self.best is look:
-            weights = {
-                key: value.detach().cpu().contiguous().clone() for key, value in module.trained.state_dict().items()
-            }
-            weights["τ"] = module.logit_scale.detach().cpu().clone()
-            with storage.atomic_write(self._file) as file:
-                file.write(save(weights))
-        metrics = {"cold_recall_10": look.recall_at_10, "cold_recall_100": look.recall_at_100}
-        for logger in trainer.loggers:
-            logger.log_metrics(metrics, look.step)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The looks so far, for the checkpoint."""
-        return {"looks": [[look.step, look.recall_at_10, look.recall_at_100] for look in self.looks]}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the looks from a checkpoint."""
-        self.looks = [Look(int(step), at_10, at_100) for step, at_10, at_100 in state_dict["looks"]]
-
-
-class Checkpoint(Callback):
-    """Writes the whole trainer state every so many steps, aside and renamed; a killed run continues from there."""
-
-    def __init__(self, file: Path, every: int) -> None:
-        """Write to `file` after every `every` steps."""
-        self._file, self._every = file, every
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Save, where the step is due."""
-        if trainer.global_step % self._every == 0:
-            aside = self._file.with_suffix(".tmp")
-            trainer.save_checkpoint(aside)
-            aside.replace(self._file)
-
-
-def load_best(module: ContrastiveModule, file: Path) -> None:
-    """Put the best weights back into the encoder.
-
-    Raises:
-        ArtefactError: the file is missing or of another model.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        weights = load_file(file)
-        with torch.no_grad():
-            module.logit_scale.copy_(weights.pop("τ"))
-        module.trained.load_state_dict(weights)
-    except (OSError, RuntimeError, KeyError, SafetensorError) as error:
-        raise ArtefactError(f"{file}: the best weights do not load ({error}); train again with --restart") from error
-    module.encoder.weights_changed()

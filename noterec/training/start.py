@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -20,54 +20,17 @@ from noterec.model.backbone import Backbone, choose_device, load_backbone
 from noterec.model.encoder import Inputs, NoteEncoder
 from noterec.model.head import Head, start_from
 from noterec.model.lexicon import Lexicon
+from noterec.model.lora import add_adapters
+from noterec.model.tasks import Tasks
 from noterec.notes import note
 from noterec.notes.dataset import Dataset
 from noterec.training.cold_recall import ColdRecall, Look
 from noterec.training.material import Material, rows_of_pairs
+from noterec.training.plan import Plan
 
 logger = logging.getLogger(__name__)
 
-SMALL_NOTES = 10_000
 START_NOTES = 5000  # notes whose states set the head's first geometry, where the backbone isn't frozen
-LEXICON_WORDS = 100_000
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """A configuration with every `auto` decided."""
-
-    way: str
-    objective: str
-    steps: int
-    lr: float
-    words_lr: float
-    batch_notes: int
-    lexicon: int
-    valid_queries: int
-    valid_pool: int
-    logit_scale: float
-
-    @classmethod
-    def of(cls, config: TrainConfig, train_notes: int) -> Plan:
-        """Decide what the configuration leaves open, given how many notes there are to train on."""
-        small = train_notes < SMALL_NOTES  # few relations are learned by heart in a few large steps
-        tiny_model = config.backbone == "tiny"
-        way = config.way if config.way != "auto" else "full" if tiny_model else "frozen"
-        frozen = way == "frozen"
-        objective = config.objective if config.objective != "auto" else "graph" if frozen else "pairs"
-        graph = objective == "graph"
-        return cls(
-            way=way,
-            objective=objective,
-            steps=config.steps if config.steps is not None else 120 if tiny_model else 300,
-            lr=config.lr or (2e-3 if tiny_model else 3e-4 if small else 1e-3),
-            words_lr=config.words_lr or (1e-2 if tiny_model else 1e-3 if small else 3e-3),
-            batch_notes=config.batch_notes or ((1024 if small else 2048) if graph else 256),
-            lexicon=config.lexicon if config.lexicon is not None else LEXICON_WORDS if frozen or tiny_model else 0,
-            valid_queries=config.valid_queries or (5000 if frozen else 500),
-            valid_pool=config.valid_pool or (100_000 if frozen else 4000),
-            logit_scale=config.logit_scale if config.logit_scale is not None else 2.66 if graph else 3.0,
-        )
 
 
 def train_notes(dataset: Dataset) -> pa.Table:
@@ -78,7 +41,7 @@ def train_notes(dataset: Dataset) -> pa.Table:
     """
     tables = []
     dropped = 0
-    for table in dataset.note_batches(list(note.ENCODED_COLUMNS)):
+    for table in dataset.note_batches([*note.ENCODED_COLUMNS, "category"]):
         readable = note.has_text(table)
         dropped += int((~readable).sum())
         tables.append(table.filter(pa.array(readable)))
@@ -107,7 +70,7 @@ def valid_notes(train: pa.Table, valid_pairs: pl.DataFrame, dataset: Dataset) ->
     wanted = pa.array(sorted(missing), pa.string())
     tables = [
         table.filter(pa.compute.is_in(table["note_id"], value_set=wanted))
-        for table in dataset.note_batches(list(note.ENCODED_COLUMNS))
+        for table in dataset.note_batches([*note.ENCODED_COLUMNS, "category"])
     ]
     extra = pa.concat_tables(tables).sort_by("note_id")
     lacking = missing - set(extra["note_id"].to_pylist())
@@ -124,21 +87,22 @@ def valid_notes(train: pa.Table, valid_pairs: pl.DataFrame, dataset: Dataset) ->
     return extra.filter(pa.array(readable)), known
 
 
-def new_encoder(config: TrainConfig, plan: Plan, train: pa.Table) -> NoteEncoder:
-    """The backbone with an untrained head; tokenizer of `tiny` and lexicon come from the training notes."""
-    texts = note.texts(train)
-    device = choose_device(config.device)
-    if config.backbone == "tiny":
-        if config.layers is not None or plan.way == "frozen":
-            raise InputError("backbone tiny is trained from scratch: it takes neither layers nor way=frozen")
-        words = (part for title, tags, content in texts for part in (title, content, " ".join(f"#{t}" for t in tags)))
-        tokenizer = tiny.tiny_tokenizer(words, config.vocabulary)
-        backbone = Backbone(tiny.tiny_model(tokenizer, config.seed), tokenizer, "causal")
-    else:
-        backbone = load_backbone(config.backbone, layers=config.layers, device=device)
-        if plan.way == "full":
-            backbone.model.float()  # small steps are lost in bfloat16 weights; the products may still be in bfloat16
-    lexicon = Lexicon.of(texts, size=plan.lexicon) if plan.lexicon else None
+def new_backbone(config: TrainConfig, train: pa.Table) -> Backbone:
+    """The backbone as it is before training; the tokenizer of `tiny` comes from the training notes."""
+    if config.backbone != "tiny":
+        return load_backbone(config.backbone, layers=config.layers, device=choose_device(config.device))
+    words = (
+        part
+        for title, tags, content in note.texts(train)
+        for part in (title, content, " ".join(f"#{tag}" for tag in tags))
+    )
+    tokenizer = tiny.tiny_tokenizer(words, config.vocabulary)
+    return Backbone(tiny.tiny_model(tokenizer, config.seed), tokenizer, "causal")
+
+
+def new_encoder(config: TrainConfig, plan: Plan, backbone: Backbone, train: pa.Table) -> NoteEncoder:
+    """The backbone with an untrained head; lexicon and closed set of categories come from the training notes."""
+    lexicon = Lexicon.of(note.texts(train), size=plan.lexicon) if plan.lexicon else None
     lexicon = lexicon or None  # no word stands in two notes
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -151,10 +115,41 @@ def new_encoder(config: TrainConfig, plan: Plan, train: pa.Table) -> NoteEncoder
     prompt = config.prompt
     if prompt.style == "auto" and config.backbone == "tiny":
         prompt = prompt.model_copy(update={"style": "short"})
+    if plan.way == "lora":
+        add_adapters(backbone, config.lora, seed=config.seed)
+    if config.gradient_checkpointing:
+        model: Any = backbone.model
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     encoder = NoteEncoder(backbone, head, prompt, lexicon)
+    if plan.alpha:
+        encoder.check_room_to_write()
+        names = set(train["category"].to_pylist()) - {None, ""}
+        encoder.categories = sorted(str(name) for name in names)
     with torch.no_grad():
         encoder.logit_scale.fill_(plan.logit_scale)
-    return encoder.to(device)
+    return encoder.to(choose_device(config.device))
+
+
+def new_tasks(encoder: NoteEncoder, plan: Plan, config: TrainConfig, train: pa.Table) -> Tasks | None:
+    """What the training notes can write, or None where nothing is to be learned.
+
+    Raises:
+        InputError: writing was asked for, and no note has a category or hashtags.
+    """
+    if not plan.alpha:
+        return None
+    tasks = Tasks(note.texts(train), train["category"].to_pylist(), encoder.prompt, config.tasks, config.seed)
+    filed, tagged = tasks.able
+    if filed or tagged:
+        logger.info("train: %d of %d notes have a category to write, %d have hashtags", filed, train.num_rows, tagged)
+        return tasks
+    if config.tasks.alpha:
+        raise InputError(
+            f"tasks.alpha={config.tasks.alpha}, but none of the {train.num_rows} training notes has a category or hashtags that "
+            f"fit {config.prompt.output_tokens} output tokens; give notes that have, or tasks.alpha=0"
+        )
+    logger.warning("train: no note has a category or hashtags to write; the contrastive loss is trained alone")
+    return None
 
 
 def material(

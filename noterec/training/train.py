@@ -7,57 +7,23 @@ valid notes serve only to choose among looks. What is unfinished lives in OUT/tr
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import logging
 import os
-import shutil
-import warnings
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import polars as pl
-import pyarrow as pa
-import torch
 
 from noterec import progress, schema, storage
 from noterec.config import TrainConfig
 from noterec.engagement.pairs import load_pairs
-from noterec.errors import ArtefactError, GateError, InputError
-from noterec.model.backbone import fast_bf16
-from noterec.model.encoder import NoteEncoder
-from noterec.model.folder import NOTEREC_FILE
-from noterec.notes import note
+from noterec.errors import GateError, InputError
+from noterec.model.backbone import choose_device
 from noterec.notes.dataset import Dataset
-from noterec.training import start
-from noterec.training.cold_recall import ColdRecall, Look
-from noterec.training.material import Batches, GraphBlocks, Material, PairBatches, Steps
+from noterec.training import processes, start
+from noterec.training.cold_recall import ColdRecall
+from noterec.training.plan import Plan
+from noterec.training.run_folder import TrainSummary, clear_run, close_run, fingerprint_of, open_run
 
 logger = logging.getLogger(__name__)
-
-RECORD_FILE = "train.json"  # what a finished training reached
-RUN_FILE = "run.json"  # marks a training folder as ours
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainSummary:
-    """What a training run reached; the looks are at cold valid queries and None where no valid pairs were given."""
-
-    out: str
-    model_version: str
-    backbone: str
-    way: str
-    objective: str
-    dimension: int
-    train_notes: int
-    pairs: int
-    unknown_pairs: int  # left out: they name notes that are not in the dataset or have no text
-    steps: int  # run in all, those before a resumption included
-    zero_shot: Look | None  # the backbone's own states, no head
-    first: Look | None  # the head's first geometry
-    best: Look | None  # the weights that were kept
-    seconds: float
 
 
 def train(
@@ -95,7 +61,8 @@ def train(
     with progress.stage("train") as record:
         source = Dataset(dataset)
         notes = start.train_notes(source)
-        plan = start.Plan.of(config, notes.num_rows)
+        backbone = start.new_backbone(config, notes)
+        plan = Plan.of(config, notes.num_rows, backbone.kind, choose_device(config.device))
         known, unknown = load_pairs(pairs, pl.Series(notes["note_id"].to_pylist(), dtype=pl.String))
         valid, extra = None, notes.slice(0, 0)
         if valid_notes is not None and valid_pairs is None:
@@ -103,9 +70,10 @@ def train(
         if valid_pairs is not None:
             valid = pl.DataFrame(storage.read_table(valid_pairs, schema.PAIRS).select(schema.PAIRS.names))
             extra, valid = start.valid_notes(notes, valid, Dataset(valid_notes if valid_notes is not None else dataset))
-        encoder = start.new_encoder(config, plan, notes)
-        fingerprint = _fingerprint(config, encoder, notes, extra, known, valid)
-        finished = _open(folder, fingerprint, restart=restart)
+        encoder = start.new_encoder(config, plan, backbone, notes)
+        tasks = start.new_tasks(encoder, plan, config, notes)
+        fingerprint = fingerprint_of(config, encoder, notes, extra, known, valid)
+        finished = open_run(folder, fingerprint, restart=restart)
         if finished is not None:
             return finished
         frozen = plan.way == "frozen"
@@ -129,11 +97,13 @@ def train(
                 queries=plan.valid_queries,
                 pool=plan.valid_pool,
                 batch_tokens=config.batch_tokens,
-                bf16=_precision(config, encoder.device, frozen=frozen) == "bf16-mixed",
+                bf16=plan.bf16,
                 seed=config.seed,
             )
         zero_shot = start.set_geometry(encoder, data, recall, config)
-        steps, looks = _fit(encoder, data, recall, config, plan, folder / "training")
+        from noterec.training.fit import fit  # Lightning takes seconds to load, and a finished run doesn't need it
+
+        steps, looks = fit(encoder, data, recall, tasks, config, plan, folder / "training")
         best = max(looks, key=lambda look: (look.value, -look.step)) if looks else None
         if plan.steps and best is not None and zero_shot is not None and best.value < zero_shot.value:
             raise GateError(
@@ -159,139 +129,8 @@ def train(
             best=best,
             seconds=record.seconds,
         )
-        storage.write_json(
-            folder / "training" / RECORD_FILE, {"fingerprint": fingerprint, "summary": dataclasses.asdict(summary)}
-        )
-        encoder.save_pretrained(folder, origin=origin)  # last: a model that is whole has its record
-        for name in ("last.ckpt", "best.safetensors"):
-            (folder / "training" / name).unlink(missing_ok=True)
+        if processes.is_first():
+            close_run(folder, fingerprint, summary)
+            encoder.save_pretrained(folder, origin=origin)
+            clear_run(folder)
         return summary
-
-
-def _fit(
-    encoder: NoteEncoder, data: Material, recall: ColdRecall | None, config: TrainConfig, plan: start.Plan, folder: Path
-) -> tuple[int, list[Look]]:
-    """Run the steps that are left; returns how many were run in all, and the looks. The encoder has the kept weights."""
-    batches: Batches = (GraphBlocks if plan.objective == "graph" else PairBatches)(data, plan.batch_notes, config.seed)
-    if plan.steps == 0:
-        encoder.weights_changed()
-        return 0, [] if recall is None else [recall.look(encoder, 0)]
-    import lightning.pytorch as lightning
-    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-    from torch.utils.data import DataLoader
-
-    from noterec.training.module import Checkpoint, ContrastiveModule, KeepBest, load_best
-
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    module = ContrastiveModule(encoder, data, config, plan)
-    checkpoint = folder / "last.ckpt"
-    source = Steps(batches, plan.steps)
-    if checkpoint.is_file():
-        try:
-            source.start = int(torch.load(checkpoint, weights_only=True, map_location="cpu")["global_step"])
-        except Exception as error:  # whatever a damaged file makes torch raise
-            raise ArtefactError(
-                f"{checkpoint}: the checkpoint does not load ({error}); train again with --restart"
-            ) from error
-        logger.info("train: continuing at step %d", source.start)
-    best_file = folder / "best.safetensors"
-    with progress.track("train", plan.steps, "steps") as bar, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")  # about workers and log intervals, which are as meant
-        bar.advance(source.start)
-        keep = None if recall is None else KeepBest(recall, config, plan.steps, best_file, bar)
-        version = f"from-step-{source.start}"
-        device = encoder.device
-        trainer = lightning.Trainer(
-            accelerator="gpu" if device.type == "cuda" else "cpu",
-            devices=[device.index or 0] if device.type == "cuda" else 1,
-            precision=_precision(config, device, frozen=data.states is not None),
-            max_steps=plan.steps,
-            max_epochs=-1,
-            logger=[
-                CSVLogger(folder, name="logs", version=version, flush_logs_every_n_steps=20),
-                TensorBoardLogger(folder, name="logs", version=version),
-            ],
-            log_every_n_steps=5,
-            callbacks=[c for c in (keep, Checkpoint(checkpoint, config.checkpoint_every)) if c is not None],
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            enable_checkpointing=False,
-        )
-        loader = DataLoader(source, batch_size=None, collate_fn=_as_is)
-        try:
-            trainer.fit(module, loader, ckpt_path=checkpoint if source.start else None, weights_only=True)
-        except SystemExit as stopped:  # how Lightning ends on Ctrl-C
-            raise KeyboardInterrupt from stopped
-    if keep is not None:
-        load_best(module, best_file)
-    encoder.weights_changed()
-    encoder.to(device).eval()
-    return trainer.global_step, [] if keep is None else keep.looks
-
-
-def _as_is(batch: Any) -> Any:
-    return batch
-
-
-def _precision(config: TrainConfig, device: torch.device, *, frozen: bool) -> Any:
-    """Mixed bfloat16 where a backbone is trained on hardware that multiplies in it; float32 otherwise."""
-    if config.precision != "auto":
-        return {"fp32": "32-true", "bf16": "bf16-mixed"}[config.precision]
-    return "bf16-mixed" if not frozen and fast_bf16(device) else "32-true"
-
-
-def _fingerprint(
-    config: TrainConfig,
-    encoder: NoteEncoder,
-    notes: pa.Table,
-    extra: pa.Table,
-    pairs: pl.DataFrame,
-    valid: pl.DataFrame | None,
-) -> str:
-    """Changes with the settings, the backbone as it is at the start, the notes' text, the pairs."""
-    tables = [config.hash, encoder.states_version]
-    for table in (notes, extra):
-        tables.append(storage.value_hash(table["note_id"].to_pylist()))
-        tables.append(_array_hash(note.content_hashes(table)))
-    for frame in (pairs, valid):
-        if frame is not None:
-            tables.append(storage.value_hash([frame["anchor_id"].to_list(), frame["related_id"].to_list()]))
-            tables.append(_array_hash(frame["score"].to_numpy()))
-    return storage.value_hash(tables)
-
-
-def _array_hash(values: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
-
-
-def _open(folder: Path, fingerprint: str, *, restart: bool) -> TrainSummary | None:
-    """Make the output ready; the summary of a run that already finished with the same settings and input."""
-    training = folder / "training"
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file; expected a folder for the model")
-    ours = (training / RUN_FILE).is_file() or (folder / NOTEREC_FILE).is_file()
-    if folder.exists() and any(folder.iterdir()) and not ours:
-        raise InputError(f"{folder}: is not empty and holds no noterec model or training; give another --out")
-    if restart:
-        (folder / NOTEREC_FILE).unlink(missing_ok=True)
-        if (training / RUN_FILE).is_file():
-            shutil.rmtree(training)
-    record = training / RECORD_FILE
-    if (folder / NOTEREC_FILE).is_file():
-        found = storage.read_json(record) if record.is_file() else {}
-        if found.get("fingerprint") != fingerprint:
-            raise ArtefactError(
-                f"{folder}: holds a model of other settings or input; give another --out, or --restart to replace it"
-            )
-        logger.info("%s: trained already with these settings and input; nothing to do", folder)
-        looks = {
-            k: Look(**v) if v else None for k, v in found["summary"].items() if k in ("zero_shot", "first", "best")
-        }
-        return TrainSummary(**{**found["summary"], **looks})
-    unfinished = training / RUN_FILE
-    if unfinished.is_file() and storage.read_json(unfinished)["fingerprint"] != fingerprint:
-        raise ArtefactError(
-            f"{folder}: holds an unfinished training of other settings or input; give another --out, or --restart"
-        )
-    storage.write_json(unfinished, {"fingerprint": fingerprint})
-    return None

@@ -1,4 +1,4 @@
-"""Both losses against numbers worked out by hand and against a plain loop."""
+"""The losses against numbers worked out by hand and against plain loops."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noterec.errors import BatchError
-from noterec.model.losses import contrastive_loss, graph_loss
+from noterec.model.losses import contrastive_loss, generation_loss, graph_loss, joint_loss, matryoshka_loss
 
 
 def unit(rows: list[list[float]]) -> torch.Tensor:
@@ -162,3 +162,137 @@ def test_gradients_stay_finite_where_all_but_the_positive_are_masked() -> None:
     contrastive_loss(rows, torch.tensor(100.0), torch.ones(4, 4, dtype=torch.bool)).backward()
     graph_loss(rows, torch.tensor(100.0), torch.ones(4, 4)).backward()
     assert bool(torch.isfinite(rows.grad).all())
+
+
+NONE = torch.zeros(4, 4, dtype=torch.bool)
+
+
+def test_mined_negatives_count_against_every_anchor_by_hand() -> None:
+    extra = unit([[4.0, -3.0]])  # cosines with rows 0 to 3: .8, 0, -.6, -1
+    related = torch.zeros(4, 5, dtype=torch.bool)
+    related[2, 4] = True  # known to be related to row 2
+    e = math.exp
+    by_hand = (
+        -(
+            math.log(e(1.2) / (e(1.2) + e(0.0) + e(-1.6) + e(1.6)))
+            + math.log(e(1.2) / (e(1.2) + e(1.6) + e(0.0) + e(0.0)))
+            + math.log(e(1.2) / (e(0.0) + e(1.6) + e(1.2)))
+            + math.log(e(1.2) / (e(-1.6) + e(0.0) + e(1.2) + e(-2.0)))
+        )
+        / 4  # four anchors: the mined note is none
+    )
+    assert float(contrastive_loss(unit(ROWS), SCALE, related, extra=extra)) == pytest.approx(by_hand, abs=1e-6)
+
+
+def test_popular_columns_weigh_less_by_hand() -> None:
+    shares = [0.5, 0.125, 0.25, 0.125]
+    e = math.exp
+    by_hand = (
+        -(
+            math.log(e(1.2) / 0.125 / (e(1.2) / 0.125 + e(0.0) / 0.25 + e(-1.6) / 0.125))
+            + math.log(e(1.2) / 0.5 / (e(1.2) / 0.5 + e(1.6) / 0.25 + e(0.0) / 0.125))
+            + math.log(e(1.2) / 0.125 / (e(0.0) / 0.5 + e(1.6) / 0.125 + e(1.2) / 0.125))
+            + math.log(e(1.2) / 0.25 / (e(-1.6) / 0.5 + e(0.0) / 0.125 + e(1.2) / 0.25))
+        )
+        / 4
+    )
+    log_q = torch.tensor(shares).log()
+    assert float(contrastive_loss(unit(ROWS), SCALE, NONE, log_q=log_q)) == pytest.approx(by_hand, abs=1e-6)
+    plain = float(contrastive_loss(unit(ROWS), SCALE, NONE))
+    even = contrastive_loss(unit(ROWS), SCALE, NONE, log_q=torch.full((4,), -7.0))
+    assert float(even) == pytest.approx(plain, abs=1e-6)  # where all are drawn alike there is nothing to correct
+
+
+@settings(max_examples=25, deadline=None)
+@given(pairs=st.integers(2, 5), mined=st.integers(0, 4), seed=st.integers(0, 2**16), share=st.floats(0, 1))
+def test_all_of_it_together_against_a_loop(pairs: int, mined: int, seed: int, share: float) -> None:
+    random = np.random.default_rng(seed)
+    rows = random.standard_normal((2 * pairs + mined, 4))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    related = random.random((2 * pairs, 2 * pairs + mined)) < share
+    log_q = -5 * random.random(2 * pairs + mined)
+    losses = []
+    for i in range(2 * pairs):
+        others = [j for j in range(len(rows)) if j != i and (j == i ^ 1 or not related[i, j])]
+        shares = np.exp([3.0 * rows[i] @ rows[j] - log_q[j] for j in others])
+        losses.append(-np.log(shares[others.index(i ^ 1)] / shares.sum()))
+    tensor = torch.from_numpy(rows)
+    loss = contrastive_loss(
+        tensor[: 2 * pairs],
+        torch.tensor(3.0),
+        torch.from_numpy(related),
+        log_q=torch.from_numpy(log_q),
+        extra=tensor[2 * pairs :],
+    )
+    assert float(loss) == pytest.approx(np.mean(losses), abs=1e-5)
+
+
+def test_a_mined_negative_is_pushed_off_by_each_anchor_as_near_as_it_is() -> None:
+    rows, extra = unit(ROWS), unit([[4.0, -3.0]]).requires_grad_()
+    contrastive_loss(rows, SCALE, torch.zeros(4, 5, dtype=torch.bool), extra=extra).backward()
+    e = math.exp
+    shares = [
+        e(1.6) / (e(1.2) + e(0.0) + e(-1.6) + e(1.6)),
+        e(0.0) / (e(1.2) + e(1.6) + e(0.0) + e(0.0)),
+        e(-1.2) / (e(0.0) + e(1.6) + e(1.2) + e(-1.2)),
+        e(-2.0) / (e(-1.6) + e(0.0) + e(1.2) + e(-2.0)),
+    ]
+    by_hand = 2.0 / 4 * sum(share * row for share, row in zip(shares, rows, strict=True))
+    torch.testing.assert_close(extra.grad[0], by_hand, atol=1e-6, rtol=1e-6)
+
+
+def test_logits_are_float32_under_autocast() -> None:
+    rows = torch.nn.functional.normalize(torch.randn(16, 32, generator=torch.Generator().manual_seed(0)), dim=1)
+    related, weights, scale = torch.zeros(16, 16, dtype=torch.bool), torch.ones(16, 16), torch.tensor(50.0)
+    plain = contrastive_loss(rows, scale, related), graph_loss(rows, scale, weights)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (contrastive_loss(rows, scale, related), graph_loss(rows, scale, weights)) == plain
+
+
+def test_matryoshka_is_the_mean_over_normalised_prefixes_by_hand() -> None:
+    rows = torch.tensor([[0.6, 0.0, 0.8], [0.0, 0.28, 0.96]])
+    seen = []
+
+    def loss(part: torch.Tensor) -> torch.Tensor:
+        seen.append(part)
+        return part[0] @ part[1] + 10.0
+
+    # Prefixes of 2: (1, 0) and (0, 1), product 0; of 3: the rows themselves, product .768.
+    assert float(matryoshka_loss(rows, [2, 3], loss)) == pytest.approx(10.384)
+    torch.testing.assert_close(seen[0], torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    torch.testing.assert_close(seen[1], rows)
+
+
+def test_matryoshka_of_the_whole_length_is_the_plain_loss_in_value_and_gradient() -> None:
+    raw = torch.randn(7, 6, generator=torch.Generator().manual_seed(0))  # three pairs and a mined negative
+
+    def loss(part: torch.Tensor) -> torch.Tensor:
+        return contrastive_loss(part[:6], SCALE, torch.zeros(6, 7, dtype=torch.bool), extra=part[6:])
+
+    gradients = []
+    for value in (loss, lambda rows: matryoshka_loss(rows, [6], loss)):
+        x = raw.clone().requires_grad_()
+        value(torch.nn.functional.normalize(x, dim=1)).backward()
+        gradients.append(x.grad)
+    torch.testing.assert_close(gradients[0], gradients[1], atol=1e-6, rtol=1e-5)
+
+
+def test_generation_loss_by_hand() -> None:
+    logits = torch.tensor([[0.0, math.log(3.0)], [math.log(7.0), 0.0], [0.0, 0.0]])
+    total, count = generation_loss(logits, torch.tensor([1, 1, 0]))
+    assert float(total) == pytest.approx(-math.log(3 / 4) - math.log(1 / 8) - math.log(1 / 2), abs=1e-6)
+    assert (int(count), total.dtype, count.dtype) == (3, torch.float32, torch.int64)
+
+
+def test_nothing_to_write_is_no_loss_but_still_part_of_the_graph() -> None:
+    states = torch.ones(0, 4)
+    head = torch.nn.Linear(4, 9)
+    total, count = generation_loss(head(states), torch.zeros(0, dtype=torch.int64))
+    assert (float(total.detach()), int(count)) == (0.0, 0)
+    total.backward()  # a language-model head that is not in the graph would leave other processes waiting
+    assert float(head.weight.grad.abs().sum()) == 0.0
+
+
+def test_joint_loss_by_hand() -> None:
+    assert float(joint_loss(torch.tensor(2.0), torch.tensor(5.0), 0.5)) == pytest.approx(3.0)
+    assert float(joint_loss(torch.tensor(2.0), torch.tensor(5.0), 0.0)) == 2.0

@@ -19,13 +19,20 @@ TOPICS, NOTES_EACH, COLD_EACH = 20, 6, 2
 def write(folder: Path) -> None:
     """Write `data` (all notes), `train` (without the cold ones), `pairs.parquet` and `valid.parquet` into a folder."""
     random = np.random.default_rng(0)
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, object]] = []  # a category says little: five topics share one
     for topic in range(TOPICS):
         for side in "ab":
             vocabulary = [f"{side}{topic:02d}word{i}" for i in range(4)]
             for number in range(NOTES_EACH):
                 words = " ".join(random.choice(vocabulary, 3, replace=False))
-                rows.append({"note_id": f"{side}{topic:02d}-{number:02d}", "title": words, "topic": topic})
+                rows.append(
+                    {
+                        "note_id": f"{side}{topic:02d}-{number:02d}",
+                        "title": words,
+                        "topic": topic,
+                        "category": f"kind/{topic % 4}",
+                    }
+                )
     notes = pl.DataFrame(rows)
     cold = pl.col("note_id").str.slice(4).cast(pl.Int64) < COLD_EACH
     train = notes.filter(~cold)
@@ -47,7 +54,7 @@ def write(folder: Path) -> None:
 
 
 def _write_notes(notes: pl.DataFrame, folder: Path) -> None:
-    table = schema.conform(notes.select("note_id", "title").to_arrow(), schema.NOTES, name="notes")
+    table = schema.conform(notes.select("note_id", "title", "category").to_arrow(), schema.NOTES, name="notes")
     storage.write_table(table, folder / "notes" / "notes.parquet")
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from noterec.errors import InputError
 from noterec.model.encoder import Inputs
-from noterec.training.material import GraphBlocks, Material, PairBatches, Steps, rows_of_pairs
+from noterec.training.batches import GraphBlocks, PairBatches, Steps
+from noterec.training.material import Material, rows_of_pairs
 
 
 def material(edges: list[tuple[int, int]], scores: list[float] | None = None, notes: int = 12) -> Material:
@@ -39,24 +40,24 @@ def test_a_batch_depends_on_seed_and_step_alone(kind: type[GraphBlocks] | type[P
     one, other = (kind(material(EDGES), 6, seed=3) for _ in range(2))
     wanted = [0, 5, 1, 40, 5, 0]
     for step in wanted:
-        other.batch(step + 1)  # looked at in another order
-        np.testing.assert_array_equal(one.batch(step).rows, other.batch(step).rows)
-        np.testing.assert_array_equal(one.batch(step).weights, other.batch(step).weights)
-    assert any(one.batch(0).rows.tolist() != one.batch(step).rows.tolist() for step in range(1, 10))
-    assert any(one.batch(s).rows.tolist() != kind(material(EDGES), 6, seed=4).batch(s).rows.tolist() for s in range(5))
+        other.rows(step + 1)  # looked at in another order
+        np.testing.assert_array_equal(one.rows(step), other.rows(step))
+    assert any(one.rows(0).tolist() != one.rows(step).tolist() for step in range(1, 10))
+    assert any(one.rows(s).tolist() != kind(material(EDGES), 6, seed=4).rows(s).tolist() for s in range(5))
 
 
 @settings(max_examples=60, deadline=None)
 @given(size=st.integers(4, 40), seed=st.integers(0, 99), step=st.integers(0, 50), notes=st.sampled_from([12, 300]))
 def test_blocks_hold_training_notes_without_repeats(size: int, seed: int, step: int, notes: int) -> None:
     data = material(EDGES, notes=notes)
-    batch = GraphBlocks(data, size, seed).batch(step)
-    assert len(batch.rows) == len(set(batch.rows.tolist())) == min(size, notes)
-    assert set(batch.rows.tolist()) <= set(range(notes))
-    np.testing.assert_array_equal(batch.weights, data.graph.toarray()[np.ix_(batch.rows, batch.rows)])
-    np.testing.assert_array_equal(batch.same, np.eye(len(batch.rows), dtype=bool))
+    rows = GraphBlocks(data, size, seed).rows(step)
+    assert len(rows) == len(set(rows.tolist())) == min(size, notes)
+    assert set(rows.tolist()) <= set(range(notes))
+    relations = data.relations(rows, rows)
+    np.testing.assert_array_equal(relations, data.graph.toarray()[np.ix_(rows, rows)])
+    np.testing.assert_array_equal(data.same(rows), np.eye(len(rows), dtype=bool))
     if notes == 300:  # few of so many have a relation, but every block holds some
-        assert batch.weights.any()
+        assert relations.any()
 
 
 def test_a_graph_without_relations_is_refused() -> None:
@@ -68,46 +69,57 @@ def test_notes_of_equal_content_are_the_same() -> None:
     contents = np.array([0, 1, 0, 2])
     data = dataclasses.replace(material([(0, 1), (2, 3)], notes=4), contents=contents)
     for kind in (GraphBlocks, PairBatches):
-        batch = kind(data, 8, seed=0).batch(0)
-        np.testing.assert_array_equal(batch.same, contents[batch.rows][:, None] == contents[batch.rows][None, :])
+        rows = kind(data, 8, seed=0).rows(0)
+        np.testing.assert_array_equal(data.same(rows), contents[rows][:, None] == contents[rows][None, :])
+        np.testing.assert_array_equal(data.same(rows, rows[:2]), contents[rows][:, None] == contents[rows[:2]][None, :])
 
 
 @pytest.mark.parametrize("batch_notes", [4, 6, 400])
 def test_an_epoch_has_every_pair_once(batch_notes: int) -> None:
     batches = PairBatches(material(EDGES), batch_notes, seed=1)
     distinct = {frozenset(edge) for edge in EDGES}  # (0, 1) and (1, 0) are one
-    assert batches.pairs == min(batch_notes // 2, len(distinct))
+    pairs = batches.notes // 2
+    assert pairs == min(batch_notes // 2, len(distinct))
+    assert batches.per_epoch == len(distinct) // pairs
     seen = []
-    for step in range(len(distinct) // batches.pairs):
-        seen += [frozenset(pair) for pair in batches.batch(step).rows.reshape(-1, 2).tolist()]
+    for step in range(batches.per_epoch):
+        seen += [frozenset(pair) for pair in batches.rows(step).reshape(-1, 2).tolist()]
     assert len(seen) == len(set(seen))
     assert set(seen) <= distinct
-    assert len(seen) > len(distinct) - batches.pairs  # what is left over is less than a batch
+    assert len(seen) > len(distinct) - pairs  # what is left over is less than a batch
 
 
 def test_a_batch_of_pairs_knows_relations_and_repeats() -> None:
     data = material(EDGES)
-    batch = PairBatches(data, 400, seed=0).batch(0)
-    graph = data.graph.toarray()
-    for i, a in enumerate(batch.rows):
-        for j, b in enumerate(batch.rows):
-            assert (batch.weights[i, j] > 0) == (graph[a, b] > 0)
-            assert batch.same[i, j] == (a == b)
+    rows = PairBatches(data, 400, seed=0).rows(0)
+    graph, relations, same = data.graph.toarray(), data.relations(rows, rows), data.same(rows)
+    for i, a in enumerate(rows):
+        for j, b in enumerate(rows):
+            assert (relations[i, j] > 0) == (graph[a, b] > 0)
+            assert same[i, j] == (a == b)
+
+
+def test_a_note_appears_once_for_each_of_its_relations() -> None:
+    assert material(EDGES).appearances.tolist() == [1, 2, 1, 2, 1, 1, 1, 1, 2, 0, 0, 0]
+
+
+@pytest.mark.parametrize("kind", [GraphBlocks, PairBatches])
+def test_processes_share_a_batch_evenly(kind: type[GraphBlocks] | type[PairBatches]) -> None:
+    alone, shared = kind(material(EDGES), 8, seed=0), kind(material(EDGES), 8, seed=0, world=2)
+    assert shared.notes % 2 == 0
+    if alone.notes == shared.notes:  # the same global batch, however many processes there are
+        np.testing.assert_array_equal(alone.rows(3), shared.rows(3))
+    assert kind(material(EDGES), 11, seed=0, world=3).notes % 3 == 0
 
 
 def test_one_pair_is_too_few() -> None:
-    with pytest.raises(InputError, match="1 pairs to train on; expected at least two"):
+    with pytest.raises(InputError, match="1 pairs to train on, 4 in a batch, 1 processes; expected at least two"):
         PairBatches(material([(0, 1), (1, 0)]), 8, seed=0)
 
 
 def test_steps_resume_where_they_are_told() -> None:
-    steps = Steps(PairBatches(material(EDGES), 4, seed=0), 6)
-    whole = list(steps)
-    steps.start = 4
-    rest = list(steps)
-    assert [step for step, _ in rest] == [4, 5]
-    for (_, a), (_, b) in zip(whole[4:], rest, strict=True):
-        np.testing.assert_array_equal(a.rows, b.rows)
+    assert list(Steps(6)) == [0, 1, 2, 3, 4, 5]
+    assert list(Steps(6, 4)) == [4, 5]
 
 
 def test_rows_of_pairs() -> None:

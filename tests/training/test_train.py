@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from noterec import schema, storage
-from noterec.config import PromptConfig, TrainConfig
+from noterec.config import LoraConfig, NegativesConfig, PromptConfig, TasksConfig, TrainConfig
 from noterec.errors import ArtefactError, InputError
 from noterec.model.encoder import NoteEncoder
-from noterec.training import train as training
+from noterec.training import fit as fitting
 from noterec.training.module import ContrastiveModule, _warm_then_cosine
 from noterec.training.train import TrainSummary, train
 from tests.training import planted
@@ -29,6 +29,7 @@ TINY = TrainConfig(
     batch_notes=64,
     lexicon=0,
     prompt=LIMITS,
+    tasks=TasksConfig(alpha=0.0),
     valid_every=4,
     checkpoint_every=4,
     device="cpu",
@@ -82,7 +83,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     original = ContrastiveModule.training_step
 
     def failing(self: ContrastiveModule, batch: Any, batch_idx: int) -> Any:
-        if batch[0] == step:
+        if int(batch) == step:
             raise StoppedError
         return original(self, batch, batch_idx)
 
@@ -95,6 +96,22 @@ def ways(backbone_folder: Folder) -> dict[str, TrainConfig]:
         "frozen graph": frozen(backbone_folder("llama"), steps=10),
         "full pairs with dropout": frozen(
             backbone_folder("bert"), steps=10, way="full", lexicon=20, backbone_lr=1e-3, layers=1
+        ),
+        "frozen pairs, hard negatives mined twice": frozen(
+            backbone_folder("llama"),
+            steps=10,
+            objective="pairs",
+            matryoshka=[8],
+            negatives=NegativesConfig(logq=0.5, hard=2, hard_from=2, hard_to=30, hard_every=5),
+        ),
+        "lora that writes, in chunks": frozen(
+            backbone_folder("qwen3"),
+            steps=10,
+            way="lora",
+            lora=LoraConfig(rank=4, dropout=0.1),
+            tasks=TasksConfig(alpha=0.5),
+            chunk_notes=24,
+            layers=2,
         ),
     }
 
@@ -127,7 +144,16 @@ def test_tiny_learns_what_text_cannot_tell(truth: Path, tmp_path: Path) -> None:
     assert summary.best.recall_at_10 > 0.7
 
 
-@pytest.mark.parametrize("way", ["tiny full pairs", "frozen graph", "full pairs with dropout"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        "tiny full pairs",
+        "frozen graph",
+        "full pairs with dropout",
+        "frozen pairs, hard negatives mined twice",
+        "lora that writes, in chunks",
+    ],
+)
 def test_a_stopped_run_ends_as_an_uninterrupted_one(
     truth: Path, backbone_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
@@ -191,7 +217,7 @@ def test_a_finished_run_is_not_repeated(truth: Path, tmp_path: Path, monkeypatch
     config = TINY.model_copy(update={"steps": 2})
     first = run(truth, tmp_path / "m", config)
     files = {file: file.stat().st_mtime_ns for file in (tmp_path / "m").rglob("*") if file.is_file()}
-    monkeypatch.setattr(training, "_fit", lambda *_: pytest.fail("it was trained again"))
+    monkeypatch.setattr(fitting, "fit", lambda *_: pytest.fail("it was trained again"))
     assert run(truth, tmp_path / "m", config) == first
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "m").rglob("*") if file.is_file()} == files
 
