@@ -38,6 +38,23 @@ ARMS: dict[str, dict[str, object]] = {
     "smollm2-head": {"backbone": "SMOLLM2", "layers": 6, "lexicon": 0},
     "smollm2-words": {"backbone": "SMOLLM2", "layers": 6},
 }
+
+# One step at a time, each on top of the one before: pairs on cached states, as the paper takes them, then what the field added.
+PAIRS: dict[str, object] = {"backbone": "minilm", "objective": "pairs", "batch_notes": 1024}
+LADDER: list[tuple[str, dict[str, object]]] = [
+    ("1-contrastive", {"negatives": {"mask_related": False}}),
+    ("2-mask", {"negatives": {}}),
+    ("3-logq", {"negatives": {"logq": 1.0}}),
+    ("4-hard", {"negatives": {"logq": 1.0, "hard": 1}}),
+    ("5-matryoshka", {"negatives": {"logq": 1.0, "hard": 1}, "matryoshka": [32, 64, 128]}),
+    ("mask-hard", {"negatives": {"hard": 1}}),
+    ("mask-matryoshka", {"negatives": {}, "matryoshka": [32, 64, 128]}),
+]
+ARMS |= {f"ladder-{name}": {**PAIRS, **changes} for name, changes in LADDER}
+ARMS |= {
+    "graph": {"backbone": "minilm", "objective": "graph"},
+    "graph-matryoshka": {"backbone": "minilm", "objective": "graph", "matryoshka": [32, 64, 128]},
+}
 METRICS = ("recall@10", "recall@50", "recall@100")
 
 

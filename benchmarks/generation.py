@@ -69,7 +69,7 @@ def main() -> None:
     sides = split_sides(notes, options.split, options.task)
     spelling = spellings(notes[sides["train"].rows], options.task)
 
-    # Leave-nothing-out is safe: valid and test notes are not among the training notes that vote.
+    # Only training notes vote, so a valid or test note never votes for itself.
     valid = {k: votes(vectors, sides["train"], sides["valid"], k) for k in NEIGHBOURS}
     counts = COUNTS if options.task == "hashtags" else (1,)
     reached = {(k, n): score(valid[k], sides["valid"], n, options.task) for k in NEIGHBOURS for n in counts}

@@ -113,6 +113,7 @@ class Prompt:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
+        self._tokenizer.encode_special_tokens = True  # a tokenizer forgets this when it is pickled or copied
         self._literals_of = lru_cache(maxsize=256)(self._literals)
 
     @property
