@@ -52,8 +52,33 @@ LADDER: list[tuple[str, dict[str, object]]] = [
 ]
 ARMS |= {f"ladder-{name}": {**PAIRS, **changes} for name, changes in LADDER}
 ARMS |= {
+    "graph-512": {"backbone": "minilm", "objective": "graph", "dimension": 512},
+    "hard-512": {**PAIRS, "negatives": {"logq": 1.0, "hard": 1}, "dimension": 512},
+    "hard-smollm2-512": {
+        **PAIRS,
+        "backbone": "SMOLLM2",
+        "layers": 6,
+        "negatives": {"logq": 1.0, "hard": 1},
+        "dimension": 512,
+    },
     "graph": {"backbone": "minilm", "objective": "graph"},
     "graph-matryoshka": {"backbone": "minilm", "objective": "graph", "matryoshka": [32, 64, 128]},
+}
+# A language model whose weights move: the contrastive loss alone, and writing hashtags and categories beside it.
+MOVING: dict[str, object] = {"backbone": "SMOLLM2", "layers": 6, "way": "full", "lexicon": 0, "batch_notes": 64}
+ARMS |= {
+    "smollm2-contrastive": {**MOVING, "tasks": {"alpha": 0}},
+    "smollm2-csft": {**MOVING, "tasks": {"alpha": 0.01}},
+    "tiny-contrastive": {"backbone": "tiny", "tasks": {"alpha": 0}},
+    "tiny-csft": {"backbone": "tiny", "tasks": {"alpha": 0.01}},
+    "tiny-csft-1": {"backbone": "tiny", "tasks": {"alpha": 1}},
+    "tiny-all": {
+        "backbone": "tiny",
+        "tasks": {"alpha": 0.01},
+        "negatives": {"logq": 1.0, "hard": 1},
+        "matryoshka": [32, 64],
+        "chunk_notes": 64,
+    },
 }
 METRICS = ("recall@10", "recall@50", "recall@100")
 
@@ -74,10 +99,13 @@ def main() -> None:
     parser.add_argument(
         "--against", action="append", default=[], metavar="A/B", help="paired difference of arm A to arm B"
     )
+    parser.add_argument("--sum", action="append", default=[], metavar="A+B", help="the cosines of two arms, added")
     parser.add_argument("--precision", default="bf16", help="of the states of a frozen backbone")
     options = parser.parse_args()
     settings = {
-        key: str(value) for key, value in vars(options).items() if key not in ("arm", "against", "seeds", "weighting")
+        key: str(value)
+        for key, value in vars(options).items()
+        if key not in ("arm", "against", "seeds", "weighting", "sum")
     }
     known = options.out / "settings.json"
     if known.is_file() and json.loads(known.read_text()) != settings:
@@ -134,7 +162,7 @@ def run(options: argparse.Namespace, seed: int) -> pl.DataFrame:
             name = arm if weighting == "cosine" or arm.endswith("-zero") else f"{arm}-{weighting}"
             found[name] = embeddings(options, folder, held, related, arm, name, seed)
     report = folder / "report"
-    evaluate(found, split=held, notes=options.dataset, out=report)
+    evaluate(found, split=held, notes=options.dataset, out=report, config=noterec.EvaluateConfig(sums=options.sum))
     frame = pl.read_parquet(report / "queries.parquet").filter(pl.col("direction") == "new -> all")
     return frame.select("arm", "query_id", *METRICS).with_columns(seed=pl.lit(seed))
 

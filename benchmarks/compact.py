@@ -3,8 +3,8 @@
     python benchmarks/compact.py SPLIT EMBEDDINGS [EMBEDDINGS ...] --lengths 32 64 128 256
 
 Several embeddings are of several split seeds, one SPLIT each, in the same order. A prefix of a vector is normalised anew. int8 has
-one scale per row, binary is the sign of each dimension (centred on the mean of all notes), compared by Hamming distance. The ratio to
-float32 at full length is paired by query.
+one scale per row, binary is the sign of each dimension (centred on the mean of all notes), compared by Hamming distance. The
+ratio to float32 at full length is paired by query.
 """
 
 from __future__ import annotations

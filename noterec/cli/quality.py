@@ -31,6 +31,10 @@ def evaluate(
         Path | None,
         typer.Option(help="closed set of categories, a JSON list; those of the training notes unless given"),
     ] = None,
+    sums: Annotated[
+        list[str] | None,
+        typer.Option("--sum", help="A+B: also the sum of the cosines of arms A and B; may be repeated"),
+    ] = None,
     config: Config = None,
     set_: Set = None,
     seed: Seed = None,
@@ -51,7 +55,7 @@ def evaluate(
     arms, tables = _named("--arm", arm, "EMBEDDINGS"), _named("--generated", generated, "TABLE")
     if notes is None:
         raise InputError("--notes: no dataset given; expected the dataset that holds all notes, new ones included")
-    settings = load(EvaluateConfig, config, set_, seed=seed)
+    settings = load(EvaluateConfig, config, set_, seed=seed, sums=sums)
     report = run(
         arms,
         notes=notes,

@@ -27,6 +27,10 @@ class EvaluateConfig(Settings):
     rank_at: int = Field(10, ge=1, description="cut-off of MRR and nDCG")
     builtin: list[str] = Field(["random", "popularity", "bm25"], description="built-in arms beside the user's own")
     fuse: bool = Field(True, description="add NAME+bm25, reciprocal-rank fusion, for every arm that the user gives")
+    sums: list[str] = Field(
+        [],
+        description="A+B: also measure the sum of the cosines of the user's arms A and B, as if both were one embedding",
+    )
     fuse_depth: int = Field(1000, ge=10, description="ranks that enter a fusion")
     rrf_k: float = Field(10.0, gt=0, description="constant of reciprocal-rank fusion")
     fuse_weight: float = Field(2.0, gt=0, description="weight of the embedding's ranking beside 1 of BM25's")

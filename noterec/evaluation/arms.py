@@ -53,6 +53,16 @@ class EmbeddingArm:
         self._vectors = vectors
         self._row_of = row_of
 
+    @classmethod
+    def summed(cls, name: str, arms: Sequence[EmbeddingArm]) -> EmbeddingArm:
+        """Rank by the sum of several arms' cosines: their vectors one behind the other, for notes that have all of them."""
+        everywhere = np.logical_and.reduce([arm._row_of >= 0 for arm in arms])  # (N,)
+        rows = np.flatnonzero(everywhere)
+        vectors = np.concatenate([arm._vectors[arm._row_of[rows]] for arm in arms], axis=1)  # (C, sum of D)
+        row_of = np.full(len(everywhere), -1, dtype=np.int64)
+        row_of[rows] = np.arange(len(rows))
+        return cls(name, vectors / np.sqrt(np.float32(len(arms))), row_of)
+
     def can_ask(self, queries: Rows) -> Mask:
         """Queries that have a vector."""
         return self._row_of[queries] >= 0

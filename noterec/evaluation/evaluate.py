@@ -202,6 +202,16 @@ def _arms(
         if matched < len(catalogue):
             logger.warning("arm %s: %d of %d notes have no vector", name, len(catalogue) - matched, len(catalogue))
         found.append(EmbeddingArm(name, table.vectors, row_of))
+    by_name = {arm.name: arm for arm in found if isinstance(arm, EmbeddingArm)}
+    for entry in config.sums:
+        parts = entry.split("+")
+        unknown = [part for part in parts if part not in by_name]
+        if unknown or len(parts) < 2:
+            raise ConfigError(
+                f"sums: {entry!r} needs at least two arms by name, A+B; the arms are {', '.join(by_name) or 'none'}"
+            )
+        described[entry] = {"kind": "summed", "parts": parts}
+        found.append(EmbeddingArm.summed(entry, [by_name[part] for part in parts]))
     return found
 
 

@@ -72,6 +72,19 @@ def test_what_has_no_vector_is_neither_ranked_nor_answered() -> None:
     assert arm.can_ask(np.array([0, 1])).tolist() == [True, False]
 
 
+def test_a_sum_of_arms_ranks_by_the_sum_of_their_cosines() -> None:
+    one, other = vectors(1), vectors(2)
+    row_of, reverse = np.arange(N), np.arange(N)[::-1].copy()
+    row_of[4] = -1  # in one of the tables only
+    summed = EmbeddingArm.summed(
+        "a+b", [EmbeddingArm("a", one, row_of), EmbeddingArm("b", other[::-1].copy(), reverse)]
+    )
+    assert summed.can_ask(np.array([3, 4])).tolist() == [True, False]
+    scores = one @ one[7] + other @ other[7]
+    scores[[4, 7]] = -9
+    np.testing.assert_array_equal(summed.over(np.arange(N))(np.array([7]), 6)[0], np.argsort(-scores)[:6])
+
+
 def test_popularity_ranks_by_clicks_then_id_and_not_what_was_never_clicked() -> None:
     arm = PopularityArm(np.array([0, 5, 9, 5, 0]))
     assert arm.over(np.arange(5))(np.array([0, 2, 3]), 3).tolist() == [[2, 1, 3], [1, 3, -1], [2, 1, -1]]

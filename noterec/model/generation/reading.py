@@ -52,7 +52,7 @@ class Reading:
         for row, prompt in enumerate(prompts):
             ids[row, longest - len(prompt) :] = torch.from_numpy(prompt)
             mask[row, longest - len(prompt) :] = 1
-        reading = cls(backbone, DynamicCache(config=backbone.model.config), mask[:, :0].to(device), torch.empty(0))
+        reading = cls(backbone, DynamicCache(), mask[:, :0].to(device), torch.empty(0))
         states = reading._run(ids.to(device), mask.to(device))  # (B, T, H)
         reading.next = reading._score(states[:, -1])  # (B, V)
         return reading

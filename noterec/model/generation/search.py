@@ -33,16 +33,18 @@ class Knowledge:
         comes up is the most probable one left. Equally probable ones come in the order of the tree's names.
         """
         tree = self._tree
-        open_places = [(-0.0, tree.least(tree.root), tree.root)]
+        # Of equally probable places branches come first, then categories in order: -~n rises with n.
+        open_places = [(-0.0, -tree.root)]
         found: list[tuple[int, float]] = []
         while open_places and len(found) < top:
-            cost, _, target = heapq.heappop(open_places)
+            cost, negated = heapq.heappop(open_places)
+            target = -negated
             if target < 0:
                 found.append((~target, float(np.exp(-cost))))
                 continue
             steps = log_softmax((yield from self._scores_of(target)))
             for after, step in zip(tree.branches[target].targets, steps.tolist(), strict=True):
-                heapq.heappush(open_places, (cost - step, tree.least(after), after))
+                heapq.heappush(open_places, (cost - step, -after))
         return found
 
     def draw(self, random: np.random.Generator, temperature: float) -> Search[int]:

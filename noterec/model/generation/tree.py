@@ -24,13 +24,11 @@ class Branch:
         path: the ids from the root to here.
         tokens: (C,) int64, the C >= 2 ids that may follow.
         targets: where each of them leads: a branch's number, or ~n for category n. Ids that leave no choice are passed over.
-        least: the first category below here.
     """
 
     path: tuple[int, ...]
     tokens: np.ndarray
     targets: tuple[int, ...]
-    least: int
 
 
 class PrefixTree:
@@ -84,10 +82,6 @@ class PrefixTree:
         """Ids that are read behind a prompt at most, to decide at the deepest branch."""
         return max((len(branch.path) for branch in self.branches), default=0)
 
-    def least(self, target: int) -> int:
-        """The first category below a target."""
-        return ~target if target < 0 else self.branches[target].least
-
     def way(self, category: int) -> list[tuple[int, int]]:
         """The decisions that lead to a category, from the root: (branch, place among its tokens)."""
         way, target = [], ~category
@@ -100,7 +94,7 @@ class PrefixTree:
         """Split the sorted answers [start, end) at the first id where they part, and so on within the parts."""
         waiting = [(0, len(order), 0)]  # a stack of (start, end, depth): a chain of prefixes may be as long as the set
         numbers = {(0, len(order)): 0}
-        splits: list[tuple[int, int, int, list[int]]] = []
+        splits: list[tuple[int, list[int]]] = []
         while waiting:
             start, end, depth = waiting.pop()
             if end - start == 1:
@@ -110,15 +104,14 @@ class PrefixTree:
                 depth += 1
             cuts = [start] + [n for n in range(start + 1, end) if answers[n][depth] != answers[n - 1][depth]] + [end]
             numbers[start, end] = len(splits)
-            splits.append((start, end, depth, cuts))
+            splits.append((depth, cuts))
             waiting.extend((low, high, depth + 1) for low, high in itertools.pairwise(cuts))
-        for start, end, depth, cuts in splits:
+        for depth, cuts in splits:
             parts = list(itertools.pairwise(cuts))
             self.branches.append(
                 Branch(
-                    path=answers[start][:depth],
+                    path=answers[cuts[0]][:depth],
                     tokens=np.array([answers[low][depth] for low, _ in parts], dtype=np.int64),
                     targets=tuple(~order[low] if high - low == 1 else numbers[low, high] for low, high in parts),
-                    least=min(order[start:end]),
                 )
             )

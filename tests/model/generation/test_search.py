@@ -69,6 +69,9 @@ def test_equal_ones_come_in_the_order_of_names() -> None:
     scores = [np.log([0.6, 0.2, 0.2]), np.zeros(3)]
     found, _ = answer(Knowledge(tree).best(5), scores)
     assert [n for n, _ in found] == [0, 1, 2, 3, 4]
+    tree, _ = scored([(1, 5, 0), (2, 0), (1, 4, 0)], 0)  # the first stands deeper than the second, exactly as probable
+    found, _ = answer(Knowledge(tree).best(1), [np.zeros(2), np.array([-2000.0, 0.0])])
+    assert found == [(0, 0.5)]
 
 
 def test_one_category_is_certain_and_asks_nothing() -> None:

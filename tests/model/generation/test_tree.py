@@ -20,8 +20,8 @@ def test_a_small_tree_by_hand() -> None:
     #        9 ─ END                 Food
     tree = PrefixTree(["Food", "Travel", "Travel/Asia"], [(9, END), (7, 8, END), (7, 8, 4, 5, END)])
     first, second = tree.branches
-    assert (first.path, first.tokens.tolist(), first.targets, first.least) == ((), [7, 9], (1, ~0), 0)
-    assert (second.path, second.tokens.tolist(), second.targets, second.least) == ((7, 8), [END, 4], (~1, ~2), 1)
+    assert (first.path, first.tokens.tolist(), first.targets) == ((), [7, 9], (1, ~0))
+    assert (second.path, second.tokens.tolist(), second.targets) == ((7, 8), [END, 4], (~1, ~2))
     assert (tree.root, tree.depth) == (0, 2)
     assert [tree.way(n) for n in range(3)] == [[(0, 1)], [(0, 0), (1, 0)], [(0, 0), (1, 1)]]
 
@@ -49,9 +49,6 @@ def test_every_way_spells_its_category(answers: list[tuple[int, ...]]) -> None:
             branch = tree.branches[number]
             assert ids[: len(branch.path)] == branch.path
             assert ids[len(branch.path)] == branch.tokens[place]
-            assert tree.least(branch.targets[place]) <= category
-    for branch in tree.branches:
-        assert branch.least == min(n for n, ids in enumerate(answers) if ids[: len(branch.path)] == branch.path)
 
 
 def test_a_long_chain_of_prefixes_is_no_matter() -> None:
