@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -27,6 +26,7 @@ from noterec.model.head import Bags, Head, truncated
 from noterec.model.lexicon import Lexicon
 from noterec.model.prompts import Prompt
 from noterec.model.templates import Task
+from noterec.model.versions import versions_of
 from noterec.notes import note
 
 if TYPE_CHECKING:
@@ -117,19 +117,7 @@ class NoteEncoder(nn.Module):
 
     def _version_hashes(self) -> tuple[str, str]:
         if self._versions is None:
-            states = storage.value_hash(
-                {
-                    "weights": backbones.weights_hash(self.model.state_dict()),
-                    "tokenizer": hashlib.sha256(
-                        self.backbone.tokenizer.backend_tokenizer.to_str().encode()
-                    ).hexdigest(),
-                    "readout": self.backbone.kind,
-                    "prompt": self.prompt.signature,
-                }
-            )
-            head = None if self.head is None else backbones.weights_hash(self.head.state_dict())
-            words = None if self.lexicon is None else [self.lexicon.words, [float(value) for value in self.lexicon.idf]]
-            self._versions = (states, storage.value_hash([states, head, words]))
+            self._versions = versions_of(self.backbone, self.prompt, self.head, self.lexicon)
         return self._versions
 
     def weights_changed(self) -> None:

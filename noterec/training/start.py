@@ -30,7 +30,7 @@ from noterec.training.plan import Plan
 
 logger = logging.getLogger(__name__)
 
-START_NOTES = 5000  # notes whose states set the head's first geometry, where the backbone isn't frozen
+START_NOTES = 2000  # notes whose states set the head's first geometry, where the backbone isn't frozen
 
 
 def train_notes(dataset: Dataset) -> pa.Table:
@@ -178,7 +178,9 @@ def material(
     return Material(ids, train.num_rows, inputs, states, anchors, related, scores, contents)
 
 
-def set_geometry(encoder: NoteEncoder, data: Material, recall: ColdRecall | None, config: TrainConfig) -> Look | None:
+def set_geometry(
+    encoder: NoteEncoder, data: Material, recall: ColdRecall | None, config: TrainConfig, *, bf16: bool
+) -> Look | None:
     """Start the head from the geometry of the training notes, centred or not, whichever finds more on the valid queries.
 
     Returns:
@@ -202,7 +204,9 @@ def set_geometry(encoder: NoteEncoder, data: Material, recall: ColdRecall | None
         states = np.empty((len(rows), encoder.backbone.hidden_size), dtype=np.float32)
         tokens = [data.inputs.tokens[row] for row in rows]
         with progress.track("first states", len(rows), "notes") as bar:
-            for batch, values in encoder.run(Inputs(tokens, None), batch_tokens=config.batch_tokens, project=False):
+            for batch, values in encoder.run(
+                Inputs(tokens, None), batch_tokens=config.batch_tokens, project=False, bf16=bf16
+            ):
                 states[batch] = values
                 bar.advance(len(batch))
     else:

@@ -100,7 +100,7 @@ def train(
                 bf16=plan.bf16,
                 seed=config.seed,
             )
-        zero_shot = start.set_geometry(encoder, data, recall, config)
+        zero_shot = start.set_geometry(encoder, data, recall, config, bf16=plan.bf16)
         from noterec.training.fit import fit  # Lightning takes seconds to load, and a finished run doesn't need it
 
         steps, looks = fit(encoder, data, recall, tasks, config, plan, folder / "training")

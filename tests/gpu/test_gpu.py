@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from noterec.config import EmbedConfig, PromptConfig, TrainConfig
+from noterec.config import (
+    EmbedConfig,
+    GenerateConfig,
+    LoraConfig,
+    NegativesConfig,
+    PromptConfig,
+    TasksConfig,
+    TrainConfig,
+)
 from noterec.embedding.engine import embed
 from noterec.index.vectors import load_embeddings
 from noterec.model.encoder import NoteEncoder
@@ -97,3 +107,50 @@ def test_embedding_with_and_without_the_cache(truth: Path, backbone_folder: Fold
     a, b, c = (load_embeddings(tmp_path / name).vectors for name in "abc")
     np.testing.assert_array_equal(b, c)
     assert cosines(a, b).min() > 0.999
+
+
+@pytest.mark.parametrize("architecture", backbones.CAUSAL)
+def test_what_is_written_agrees_with_the_cpu(backbone_folder: Folder, architecture: str) -> None:
+    names = ["Food", "Food/Coffee", "Films", "Outdoors/Climbing"]
+    cpu, gpu = (NoteEncoder.from_pretrained(backbone_folder(architecture), device=place) for place in ("cpu", "cuda"))
+    for one, other in zip(cpu.generate(NOTES, categories=names), gpu.generate(NOTES, categories=names), strict=True):
+        assert one.probabilities is not None
+        assert other.probabilities is not None
+        assert one.answers == other.answers
+        assert abs(one.probabilities[0] - other.probabilities[0]) < 1e-3
+    sampled = gpu.generate(NOTES, "hashtags", config=GenerateConfig(samples=6, max_tokens=12))
+    assert sampled == gpu.generate(NOTES, "hashtags", config=GenerateConfig(samples=6, max_tokens=12))
+
+
+@pytest.mark.parametrize("way", ["full", "lora"])
+def test_writing_in_chunks_with_hard_negatives_trains_there(
+    truth: Path, backbone_folder: Folder, tmp_path: Path, way: str
+) -> None:
+    config = TrainConfig(
+        backbone=str(backbone_folder("qwen3")), way=way, dimension=16, batch_notes=64, steps=6, prompt=LIMITS,
+        lora=LoraConfig(rank=4), tasks=TasksConfig(alpha=0.5), negatives=NegativesConfig(logq=1.0, hard=1),
+        matryoshka=[8], chunk_notes=16, gradient_checkpointing=True, device="cuda",
+    )  # fmt: skip
+    given = dict(pairs=truth / "pairs.parquet", config=config)
+    assert train(truth / "train", out=tmp_path / "m", **given).steps == 6
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU only")
+def test_two_gpus_train_the_model_that_one_does(truth: Path, tmp_path: Path) -> None:
+    found = []
+    for devices in (1, 2):
+        command = [
+            sys.executable,
+            "-m",
+            "noterec",
+            "train",
+            str(truth / "train"),
+            "--out",
+            str(tmp_path / str(devices)),
+        ]
+        command += ["--pairs", str(truth / "pairs.parquet"), "--steps", "4", "--dimension", "16"]
+        for setting in (f"devices={devices}", "vocabulary=400", "batch_notes=32", "precision=fp32", "device=cuda"):
+            command += ["--set", setting]
+        subprocess.run(command, check=True, timeout=600)
+        found.append(NoteEncoder.from_pretrained(tmp_path / str(devices), device="cpu").encode(NOTES))
+    assert cosines(*found).min() > 0.999
