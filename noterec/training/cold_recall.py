@@ -6,6 +6,7 @@ It is what chooses the model: training stops when it no longer rises, and the we
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -81,9 +82,16 @@ class ColdRecall:
         indptr = np.concatenate([[0], np.cumsum(counts)])
         self._relevance = Relevance(indptr, np.searchsorted(rows, related[order]))
 
-    def look(self, encoder: NoteEncoder, step: int) -> Look:
-        """Encode the pool and rank it for every query."""
-        vectors = vectors_of(encoder, self._material, self._rows, self._batch_tokens, bf16=self._bf16)
+    def states(self, encoder: NoteEncoder) -> np.ndarray:
+        """The pool's states, for several looks at heads on the same backbone: (pool, H) float32."""
+        return states_of(encoder, self._material, self._rows, self._batch_tokens, bf16=self._bf16)
+
+    def look(self, encoder: NoteEncoder, step: int, *, states: np.ndarray | None = None) -> Look:
+        """Encode the pool, or project its `states`, and rank it for every query."""
+        if states is None:
+            vectors = vectors_of(encoder, self._material, self._rows, self._batch_tokens, bf16=self._bf16)
+        else:
+            vectors = encoder.project_states(states, _words_of(encoder, self._material, self._rows))
         deepest = min(max(CUTOFFS), len(vectors))
         _, ranked = top_k(vectors[self._queries], vectors, deepest, exclude=self._queries)
         recalls = [float(recall_at(ranked, self._relevance, min(k, deepest)).mean()) for k in CUTOFFS]
@@ -100,7 +108,7 @@ def vectors_of(
     bar: progress.Bar | None = None,
 ) -> np.ndarray:
     """Embeddings of some of the notes, from their states where those are known: (len(rows), D) float32."""
-    words = None if material.inputs.words is None or encoder.lexicon is None else material.inputs.words[rows]
+    words = _words_of(encoder, material, rows)
     if material.states is None:
         tokens = [material.inputs.tokens[row] for row in rows]
         vectors = np.empty((len(rows), encoder.dimension), dtype=np.float32)
@@ -110,3 +118,22 @@ def vectors_of(
                 bar.advance(len(batch))
         return vectors
     return encoder.project_states(material.states[rows], words)
+
+
+def states_of(
+    encoder: NoteEncoder, material: Material, rows: np.ndarray, batch_tokens: int, *, bf16: bool = False
+) -> np.ndarray:
+    """Readout states of some of the notes, computed where they aren't known: (len(rows), H) float32."""
+    if material.states is not None:
+        return np.asarray(material.states[rows])
+    states = np.empty((len(rows), encoder.backbone.hidden_size), dtype=np.float32)
+    inputs = Inputs([material.inputs.tokens[row] for row in rows], None)
+    with progress.track("first states", len(rows), "notes") as bar:
+        for batch, part in encoder.run(inputs, batch_tokens=batch_tokens, project=False, bf16=bf16):
+            states[batch] = part
+            bar.advance(len(batch))
+    return states
+
+
+def _words_of(encoder: NoteEncoder, material: Material, rows: np.ndarray) -> Any:
+    return None if material.inputs.words is None or encoder.lexicon is None else material.inputs.words[rows]

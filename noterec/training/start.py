@@ -17,14 +17,14 @@ from noterec.embedding.states import StateCache, default_folder
 from noterec.errors import InputError
 from noterec.model import tiny
 from noterec.model.backbone import Backbone, choose_device, load_backbone
-from noterec.model.encoder import Inputs, NoteEncoder
+from noterec.model.encoder import NoteEncoder
 from noterec.model.head import Head, start_from
 from noterec.model.lexicon import Lexicon
 from noterec.model.lora import add_adapters
 from noterec.model.tasks import Tasks
 from noterec.notes import note
 from noterec.notes.dataset import Dataset
-from noterec.training.cold_recall import ColdRecall, Look
+from noterec.training.cold_recall import ColdRecall, Look, states_of
 from noterec.training.material import Material, rows_of_pairs
 from noterec.training.plan import Plan
 
@@ -198,30 +198,22 @@ def set_geometry(
                 head.mean.zero_()
                 head.spread.fill_(1.0)
         return None
-    if data.states is None:
-        random = np.random.default_rng(config.seed)
-        rows = np.sort(random.choice(data.train, min(data.train, START_NOTES), replace=False))
-        states = np.empty((len(rows), encoder.backbone.hidden_size), dtype=np.float32)
-        tokens = [data.inputs.tokens[row] for row in rows]
-        with progress.track("first states", len(rows), "notes") as bar:
-            for batch, values in encoder.run(
-                Inputs(tokens, None), batch_tokens=config.batch_tokens, project=False, bf16=bf16
-            ):
-                states[batch] = values
-                bar.advance(len(batch))
-    else:
-        rows, states = np.arange(data.train), data.states[: data.train]
+    rows = np.arange(data.train)
+    if data.states is None and data.train > START_NOTES:
+        rows = np.sort(np.random.default_rng(config.seed).choice(data.train, START_NOTES, replace=False))
+    states = states_of(encoder, data, rows, config.batch_tokens, bf16=bf16)
     words = None if data.inputs.words is None else data.inputs.words[rows]
     if recall is None:
         start_from(head, torch.from_numpy(states), words, centre=True, seed=config.seed)
         return None
+    pool = recall.states(encoder)  # the backbone stands still: its states serve all three looks
     encoder.head = None
-    zero_shot = recall.look(encoder, 0)
+    zero_shot = recall.look(encoder, 0, states=pool)
     encoder.head = head
     looks = {}
     for centre in (False, True):
         start_from(head, torch.from_numpy(states), words, centre=centre, seed=config.seed)
-        looks[centre] = recall.look(encoder, 0)
+        looks[centre] = recall.look(encoder, 0, states=pool)
         logger.info("start geometry centre=%s: cold recall@10 %.4f", centre, looks[centre].recall_at_10)
     if looks[False].value > looks[True].value:
         start_from(head, torch.from_numpy(states), words, centre=False, seed=config.seed)

@@ -18,7 +18,7 @@ import pytest
 from noterec import schema, storage
 from noterec.config import EmbedConfig
 from noterec.embedding.engine import embed
-from noterec.errors import ArtefactError, InputError
+from noterec.errors import ArtefactError, ConfigError, InputError
 from noterec.index.vectors import load_embeddings
 from noterec.model.encoder import NoteEncoder
 
@@ -202,6 +202,23 @@ def test_another_model_is_refused(encoder: NoteEncoder, backbone_folder: Folder,
     with pytest.raises(ArtefactError, match="holds a table of another origin"):
         embed(tmp_path / "d", model=backbone_folder("bert"), out=tmp_path / "e", config=SMALL)
     assert (tmp_path / "e" / "manifest.json").read_bytes() == before
+
+
+def test_a_shorter_embedding_is_a_prefix_with_a_version_of_its_own(
+    trained: Path, encoder: NoteEncoder, tmp_path: Path
+) -> None:
+    data = write(tmp_path / "data", rows(20))
+    embed(data, model=encoder, out=tmp_path / "whole")
+    summary = embed(data, model=trained, out=tmp_path / "short", config=EmbedConfig(dimension=4))
+    assert (summary.dimension, summary.model_version != encoder.model_version) == (4, True)
+    whole, short = vectors(tmp_path / "whole"), vectors(tmp_path / "short")
+    for note_id, vector in short.items():
+        prefix = whole[note_id][:4]
+        np.testing.assert_allclose(vector, prefix / np.linalg.norm(prefix), atol=1e-5)
+    with pytest.raises(ArtefactError):
+        embed(data, model=trained, out=tmp_path / "short", config=EmbedConfig(dimension=8))
+    with pytest.raises(ConfigError, match="the encoder that was given has"):
+        embed(data, model=encoder, out=tmp_path / "other", config=EmbedConfig(dimension=4))
 
 
 def test_float16(encoder: NoteEncoder, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from scipy.sparse import csr_matrix, random_array
 from torch import Tensor
 
 from noterec.errors import ConfigError
-from noterec.model.head import Bags, Head, start_from
+from noterec.model.head import Bags, Head, start_from, truncated
 
 N, H, V = 60, 12, 40
 
@@ -111,6 +111,20 @@ def test_the_formula() -> None:
         inner = torch.nn.functional.gelu(x / 2.0 @ head.up.weight.T + head.up.bias)
         expected = torch.nn.functional.normalize(expected + inner @ head.down.weight.T, dim=1)
     np.testing.assert_allclose(embedded(head, states(), bags), expected.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("branch", [0, 6])
+def test_a_truncated_head_gives_the_prefix_normalised_anew(branch: int) -> None:
+    bags = words()
+    head = Head(states().shape[1], 6, branch=branch, lexicon=bags.shape[1])
+    start_from(head, states(), bags)
+    if branch:
+        torch.nn.init.normal_(head.down.weight)
+    whole = embedded(head, states(1), words(1))
+    prefix = whole[:, :3] / np.linalg.norm(whole[:, :3], axis=1, keepdims=True)
+    np.testing.assert_allclose(embedded(truncated(head, 3), states(1), words(1)), prefix, atol=1e-6)
+    with pytest.raises(ConfigError, match="dimension=6: expected 2 to 5"):
+        truncated(head, 6)
 
 
 def test_more_dimensions_than_the_backbone_gives() -> None:
