@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from noterec import config as configs
 from noterec.config import EvaluateConfig, IndexConfig, PairsConfig, SampleConfig, SplitConfig, TrainConfig, load, make
 from noterec.errors import ConfigError
 
@@ -115,3 +116,23 @@ def test_settings_do_not_change_and_check_each_other() -> None:
         TrainConfig().seed = 3  # type: ignore[misc]
     with pytest.raises(ConfigError, match=r"split: .*cold \+ valid must be below 1"):
         make(SplitConfig, {"cold": 0.6, "valid": 0.4}, where="split")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        configs.EmbedConfig,
+        configs.EvaluateConfig,
+        configs.GenerateConfig,
+        configs.IndexConfig,
+        configs.PairsConfig,
+        configs.SampleConfig,
+        configs.SplitConfig,
+        configs.TrainConfig,
+    ],
+)
+def test_the_described_settings_are_a_file_of_the_defaults(kind: type[configs.Settings], tmp_path: Path) -> None:
+    text = kind.described()
+    assert text.count("#") >= len(kind.model_fields) // 2
+    (tmp_path / "all.yaml").write_text(text, encoding="utf-8")
+    assert configs.load(kind, tmp_path / "all.yaml") == kind()

@@ -21,7 +21,10 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-Config = Annotated[Path | None, typer.Option("--config", help="YAML file with settings of this command")]
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", help="YAML file with settings of this command; `noterec settings COMMAND` shows them all"),
+]
 Set = Annotated[list[str] | None, typer.Option("--set", help="one setting, KEY=VALUE; may be repeated")]
 Seed = Annotated[int | None, typer.Option("--seed", help="seed of everything random")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]

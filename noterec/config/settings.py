@@ -23,6 +23,20 @@ class Settings(pydantic.BaseModel):
         """These settings as YAML, in the order in which they are declared."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
+    @classmethod
+    def described(cls, indent: str = "") -> str:
+        """All settings at their defaults as YAML, each with what it means as a comment; the text is a valid `--config` file."""
+        lines = []
+        for name, field in cls.model_fields.items():
+            default = field.get_default(call_default_factory=True)
+            meaning = f"  # {field.description}" if field.description else ""
+            if isinstance(default, Settings):
+                lines += [f"{indent}{name}:{meaning}", type(default).described(indent + "  ")]
+                continue
+            value = yaml.safe_dump(default, default_flow_style=True, allow_unicode=True, width=10_000).strip()
+            lines.append(f"{indent}{name}: {value.removesuffix('...').strip()}{meaning}")
+        return "\n".join(lines)
+
     @property
     def hash(self) -> str:
         """16 hexadecimal digits that change when any setting changes."""
