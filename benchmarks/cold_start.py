@@ -90,6 +90,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--arm", action="append", choices=sorted(ARMS), required=True)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--first-seed", type=int, default=0, help="to run seeds apart; a run of all then pools them")
     parser.add_argument("--min-support", type=int, default=2)
     parser.add_argument("--weighting", action="append", choices=["notellm", "count", "cosine", "lift"])
     parser.add_argument("--dimension", type=int, default=256)
@@ -105,14 +106,14 @@ def main() -> None:
     settings = {
         key: str(value)
         for key, value in vars(options).items()
-        if key not in ("arm", "against", "seeds", "weighting", "sum")
+        if key not in ("arm", "against", "seeds", "first_seed", "weighting", "sum")
     }
     known = options.out / "settings.json"
     if known.is_file() and json.loads(known.read_text()) != settings:
         raise SystemExit(f"{options.out} holds a run of other settings; give another --out")
     options.out.mkdir(parents=True, exist_ok=True)
     known.write_text(json.dumps(settings))
-    per_query = pl.concat([run(options, seed) for seed in range(options.seeds)])
+    per_query = pl.concat([run(options, options.first_seed + number) for number in range(options.seeds)])
     arms = per_query["arm"].unique(maintain_order=True).to_list()
     lines = ["| arm | " + " | ".join(METRICS) + " | queries |", "|---|" + "---|" * (len(METRICS) + 1)]
     record: dict[str, object] = {}
