@@ -185,7 +185,7 @@ def embeddings(
         encoder = noterec.NoteEncoder.from_backbone(str(settings["backbone"]), layers=layers)  # type: ignore[arg-type]
         embed(options.dataset, model=encoder, out=out, config=config, cache=cache)
         return out
-    if settings.get("way") != "full":
+    if settings.get("way") != "full" and settings["backbone"] != "tiny":
         settings["precision"] = options.precision
     model = folder / f"model-{name}"
     summary = train(

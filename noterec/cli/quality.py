@@ -29,7 +29,9 @@ def evaluate(
     ] = None,
     categories: Annotated[
         Path | None,
-        typer.Option(help="closed set of categories, a JSON list; those of the training notes unless given"),
+        typer.Option(
+            help="closed set: a file with one name a line, a JSON list or a dataset; default: those of the training notes"
+        ),
     ] = None,
     sums: Annotated[
         list[str] | None,

@@ -46,7 +46,7 @@ class Template(Settings):
         if info.field_name == "category" and "count" in places:
             raise ValueError("<count> is for the hashtags prompt only")
         before = text.split("<emb>")[0]
-        if not before or (before.endswith(">") and PLACEHOLDER.search(before[before.rindex("<") :])):
+        if not before or re.search(f"{PLACEHOLDER.pattern}$", before):
             raise ValueError(
                 "expected literal text, such as a quote, right before <emb>: its last token is the readout"
             )
@@ -232,6 +232,12 @@ class TrainConfig(Settings):
     seed: int = Field(0, ge=0)
 
     @pydantic.model_validator(mode="after")
+    def _adapters_are_wanted(self) -> Self:
+        if self.lora != LoraConfig() and self.way != "lora":
+            raise ValueError(f"lora settings are given and way={self.way}; give way=lora too")
+        return self
+
+    @pydantic.model_validator(mode="after")
     def _lengths_are_nested(self) -> Self:
         if any(not 2 <= length < self.dimension for length in self.matryoshka):
             raise ValueError(f"matryoshka lengths must be at least 2 and below dimension={self.dimension}")
@@ -263,7 +269,9 @@ class GenerateConfig(Settings):
     n: int = Field(5, ge=1, le=100, description="hashtags per note")
     top: int = Field(1, ge=1, description="categories listed per note with their probabilities; constrained only")
     samples: int = Field(
-        0, ge=0, description="answers sampled per note at most, for the confidence; 0 = one greedy answer"
+        0,
+        ge=0,
+        description="answers sampled per note at most, for the confidence; 0 = the greedy answer (hashtags: filled up to n)",
     )
     window: int = Field(
         4, ge=2, description="sampling stops when so many answers in a row agree (ESC, arXiv:2401.10480)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import pydantic
 import yaml
@@ -116,7 +116,8 @@ def _explain(kind: type[Settings], item: Any) -> str:
         return f"{key or kind.__name__}: {item['msg']} (given: {item['input']!r})"
     fields: dict[str, Any] = kind.model_fields
     for part in item["loc"][:-1]:
-        fields = fields[part].annotation.model_fields
+        kinds = get_args(fields[part].annotation) or (fields[part].annotation,)  # a setting may also be absent
+        fields = next(kind for kind in kinds if issubclass(kind, Settings)).model_fields
     near = difflib.get_close_matches(str(item["loc"][-1]), fields, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(fields)}"
     return f"unknown setting {key!r}; {hint}"

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from noterec import schema, storage
 from noterec.errors import ArtefactError, InputError
 from noterec.evaluation.protocol import PathLike
+from noterec.model.generation.categories import closed_set as categories_of
 from noterec.model.prompts import clean_hashtag
 from noterec.model.tasks import normal
 from noterec.notes.dataset import Dataset
@@ -55,17 +56,15 @@ class Written:
 
 
 def closed_set(categories: PathLike | None, training: PathLike) -> frozenset[str]:
-    """The normal names that a category may be: those of a JSON list, or else those of the training notes.
+    """The normal names that a category may be: those of a file or dataset, or else those of the training notes.
 
     Raises:
-        InputError: the file holds no list of names.
+        InputError: the file holds no names.
     """
     if categories is None:
         given = Dataset(training).notes(["category"])["category"].drop_nulls().to_list()
     else:
-        given = storage.read_json(categories)
-        if not isinstance(given, list) or not given or not all(isinstance(name, str) for name in given):
-            raise InputError(f"{categories}: expected a JSON list of category names, such as a model's categories.json")
+        given = categories_of(categories, ())
     return frozenset(filter(None, map(normal, given)))
 
 

@@ -216,7 +216,7 @@ def check_names(arms: Iterable[str], config: EvaluateConfig) -> None:
     """Refuse arms that can't be told apart, that don't exist, or that need one that is missing.
 
     Raises:
-        ConfigError: an unknown or repeated built-in arm, or fusion without bm25.
+        ConfigError: an unknown or repeated built-in arm, a repeated sum, or fusion without bm25.
         InputError: a name that is noterec's own, or no arm at all.
     """
     arms = list(arms)
@@ -233,6 +233,8 @@ def check_names(arms: Iterable[str], config: EvaluateConfig) -> None:
                 f"an arm can't be called {name!r}: {', '.join(BUILTIN)} and names with + are noterec's own; give --arm "
                 "NAME=EMBEDDINGS another name"
             )
+    if len(set(config.sums)) < len(config.sums):
+        raise ConfigError(f"sums: {', '.join(config.sums)}; expected each sum once")
     if not arms and not config.builtin:
         raise InputError("nothing to evaluate: no arm was given and builtin is empty; give --arm NAME=EMBEDDINGS")
     if arms and config.fuse and "bm25" not in config.builtin:

@@ -72,7 +72,8 @@ def evaluate(
         new_notes: which notes are new (note_id, part); needed with warm and paper pairs. Of generated tables, only what they say
             about new test notes is measured.
         generated: name -> table of categories or hashtags that `noterec generate` wrote. Without any arm, nothing is ranked.
-        categories: the closed set of categories, a JSON list; those of the training dataset unless given.
+        categories: the closed set, as `noterec generate` takes it: a text file with one name a line, a JSON list, or a dataset;
+            those of the training dataset unless given.
         config: the settings.
 
     Returns:
@@ -91,6 +92,8 @@ def evaluate(
         raise InputError(
             "categories are given and no generated table to hold against them; give --generated NAME=TABLE"
         )
+    if config.sums and generated and not arms:
+        raise ConfigError("sums are of arms, and none is given; give --arm NAME=EMBEDDINGS, or leave sums out")
     inputs = None
     if arms or not generated:
         check_names(arms, config)

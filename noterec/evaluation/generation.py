@@ -55,7 +55,7 @@ def measure_generated(
         notes: the dataset with the true categories and hashtags.
         new_notes: which notes are new (note_id, part); only those of part "test" then count.
         training: the training dataset, whose categories are the closed set; `notes` where it isn't given.
-        categories: a JSON list of names, to be the closed set instead.
+        categories: the closed set instead, as `noterec generate` takes it: a text file of names, a JSON list, or a dataset.
         config: cut-offs, resamples, seed.
 
     Returns:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -32,6 +33,8 @@ from noterec.notes import note
 if TYPE_CHECKING:
     from noterec.model.generation.categories import Categories
     from noterec.model.generation.writer import Generation
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -298,6 +301,11 @@ class NoteEncoder(nn.Module):
             if encoder.head is None:
                 raise ConfigError(f"dimension={dimension}: {name} has no trained head; its states can't be cut")
             encoder.head = truncated(encoder.head, dimension)
+            if dimension not in saved.lengths:
+                trained = ", ".join(map(str, saved.lengths)) or "none but the whole"
+                logger.warning(
+                    "%s: %d dimensions were not trained (matryoshka); trained are %s", name, dimension, trained
+                )
             encoder.weights_changed()
         return encoder.to(place).eval()
 

@@ -45,6 +45,7 @@ class Saved:
     logit_scale: float
     states_version: str
     model_version: str
+    lengths: list[int]  # shorter embeddings that were trained with it
 
 
 def find(name: str | os.PathLike[str]) -> Path:
@@ -57,7 +58,9 @@ def find(name: str | os.PathLike[str]) -> Path:
     given = Path(name).expanduser()
     if given.is_dir() and not is_saved(given):
         if (given / "training").is_dir():
-            raise ArtefactError(f"{name}: training has not finished there; run the same `noterec train` again")
+            raise ArtefactError(
+                f"{name}: training has not finished there, or a gate stopped it; run the same `noterec train` again"
+            )
         if (given / HEAD_FILE).exists() or (given / LEXICON_FILE).exists():
             raise ArtefactError(
                 f"{name}: has a head but no {NOTEREC_FILE}: saving was cut off; train or copy the model again"
@@ -114,6 +117,7 @@ def _saved(folder: Path, record: dict[str, Any], device: torch.device) -> Saved:
         logit_scale=record["logit_scale"],
         states_version=record["states_version"],
         model_version=record["model_version"],
+        lengths=record.get("origin", {}).get("config", {}).get("matryoshka", []),
     )
 
 

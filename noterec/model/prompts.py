@@ -184,21 +184,27 @@ class Prompt:
     def answer_ids(self, task: Task, answer: Sequence[str]) -> list[int]:
         """Ids of an answer, its end included; hashtags that would pass the limit of output tokens are left out whole.
 
+        The first one always stands there, cut where it is longer than the limit itself.
+
         Raises:
             InputError: the tokenizer has no token that could end an answer.
         """
         if self.end_id is None:
             raise InputError("the tokenizer has neither an end-of-text nor a separator token, so no answer could end")
-        space = self._space(task)
         if task == "category":
-            return [*self._tokenise([space + answer[0]])[0], self.end_id]
-        ids: list[int] = []
-        for number, tag in enumerate(answer):
-            more = self._tokenise([f"{', ' if number else space}{clean_hashtag(tag)}"])[0]
-            if number and len(ids) + len(more) > self.config.output_tokens:
-                break
-            ids += more
-        return [*ids[: self.config.output_tokens], self.end_id]
+            return [*self._tokenise([self._space(task) + answer[0]])[0], self.end_id]
+        spelled = self._spelled(answer)[: self.fitting(answer)]
+        return [*[i for ids in spelled for i in ids][: self.config.output_tokens], self.end_id]
+
+    def fitting(self, hashtags: Sequence[str]) -> int:
+        """How many of an answer's hashtags stand whole within the limit of output tokens; the first one always counts."""
+        ends = np.cumsum([len(ids) for ids in self._spelled(hashtags)])
+        return max(min(1, len(hashtags)), int((ends <= self.config.output_tokens).sum()))
+
+    def _spelled(self, hashtags: Sequence[str]) -> list[list[int]]:
+        """Ids of each hashtag in an answer, with what stands before it."""
+        space = self._space("hashtags")
+        return self._tokenise([f"{', ' if place else space}{clean_hashtag(tag)}" for place, tag in enumerate(hashtags)])
 
     def _example(self, request: Request, field_ids: Any) -> Example:
         words = self._words[request.task or "category"]

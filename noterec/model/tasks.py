@@ -6,12 +6,15 @@ either, in whole or in part.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from noterec.config import TasksConfig
 from noterec.model.prompts import Prompt, Request, Text, clean_hashtag
+
+LEVELS = re.compile("[/>|,，、]")  # between the parts of a category
 
 
 class Tasks:
@@ -29,11 +32,10 @@ class Tasks:
             config: shares and counts.
             seed: of all draws.
         """
-        self._texts, self._config, self._seed = texts, config, seed
-        self._categories = [
-            category if category and prompt.can("category") and _fits(prompt, category) else None
-            for category in categories
-        ]
+        self._texts, self._prompt, self._config, self._seed = texts, prompt, config, seed
+        known = {name for name in categories if name} if prompt.can("category") else set()
+        short = {name for name in known if _fits(prompt, name)}
+        self._categories = [category if category in short else None for category in categories]
         self._hashtags = [_distinct(tags) if prompt.can("hashtags") else [] for _, tags, _ in texts]
 
     @property
@@ -74,23 +76,38 @@ class Tasks:
         category = self._categories[row]
         assert category is not None
         title, hashtags, content = self._texts[row]
-        given_away = {normal(category), *map(normal, category.split("/"))}
-        shown = [tag for tag in hashtags if normal(tag) not in given_away]
-        return Request((title, shown, content), "category", (category,))
+        given_away = {_plain(category), *map(_plain, LEVELS.split(category))}
+        return Request(_without((title, hashtags, content), given_away), "category", (category,))
 
     def _hashtag_request(self, row: int, random: np.random.Generator) -> Request:
         title, hashtags, content = self._texts[row]
         own = self._hashtags[row]
         count = int(random.integers(1, min(len(own), self._config.max_hashtags) + 1))
         asked = [own[place] for place in random.choice(len(own), count, replace=False)]
-        held_out = {normal(tag) for tag in asked}
-        shown = [tag for tag in hashtags if normal(tag) not in held_out]
-        return Request((title, shown, content), "hashtags", tuple(asked))
+        asked = asked[: self._prompt.fitting(asked)]  # the prompt asks for as many as stand in the answer
+        text = _without((title, hashtags, content), {_plain(tag) for tag in asked})
+        return Request(text, "hashtags", tuple(asked))
+
+
+def _without(text: Text, names: set[str]) -> Text:
+    """A note that doesn't show some names, neither among its hashtags nor as a #hashtag in its title or content."""
+    title, hashtags, content = text
+    shown = [tag for tag in hashtags if _plain(tag) not in names]
+    spelled = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True) if name)
+    if spelled and ("#" in title or "#" in content):
+        mark = re.compile(rf"#(?:{spelled})(?!\w)", re.IGNORECASE)
+        title, content = mark.sub("", title), mark.sub("", content)
+    return title, shown, content
 
 
 def normal(text: str) -> str:
     """A hashtag or category as it is compared: without #, case, or doubled blanks."""
     return " ".join(text.strip().lstrip("#").casefold().split())
+
+
+def _plain(text: str) -> str:
+    """As `normal`, and as it stands in an answer: a hashtag "a,b" is asked for as "a b", and is the same one."""
+    return normal(clean_hashtag(text))
 
 
 def _distinct(hashtags: Sequence[str]) -> list[str]:

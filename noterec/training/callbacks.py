@@ -45,11 +45,11 @@ class KeepBest(Callback):
         """Look, and stop when `patience` looks in a row were no better."""
         step = trainer.global_step
         note = f"loss {float(outputs['loss']):.3f}  cold recall@10 {self.looks[-1].recall_at_10:.4f}"
-        self._bar.advance(1, f"{note} (best {self.best.recall_at_10:.4f})")
+        self._bar.advance(0, f"{note} (best {self.best.recall_at_10:.4f})")
         if step % self._config.valid_every == 0 or step == self._steps:
             self._look(trainer, pl_module)
-            if self._exhausted():
-                trainer.should_stop = True
+            # On GPUs the processes' looks may differ by rounding: they stop together or not at all.
+            trainer.should_stop = trainer.strategy.reduce_boolean_decision(self._exhausted(), all=False)
 
     def _exhausted(self) -> bool:
         """Whether `patience` looks in a row were no better than the best."""
@@ -81,14 +81,15 @@ class KeepBest(Callback):
 class Checkpoint(Callback):
     """Writes the whole trainer state every so many steps, aside and renamed; a killed run continues from there."""
 
-    def __init__(self, file: Path, every: int) -> None:
-        """Write to `file` after every `every` steps."""
-        self._file, self._every = file, every
+    def __init__(self, file: Path, every: int, bar: progress.Bar) -> None:
+        """Write to `file` after every `every` steps; count all steps on `bar`."""
+        self._file, self._every, self._bar = file, every, bar
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save, where the step is due."""
+        self._bar.advance()
         if trainer.global_step % self._every == 0:
             aside = self._file.with_suffix(".tmp")
             trainer.save_checkpoint(aside)

@@ -65,7 +65,7 @@ def fit(
     if batches.notes < plan.batch_notes:
         logger.info("train: a batch holds %d notes, not %d: there are no more", batches.notes, plan.batch_notes)
     if plan.steps == 0:
-        encoder.weights_changed()
+        _merge(encoder, config, plan)
         return 0, [] if recall is None else [recall.look(encoder, 0)]
     negatives = config.negatives
     mined = None
@@ -81,7 +81,7 @@ def fit(
         warnings.filterwarnings("ignore", module="lightning")  # about workers and log intervals, which are as meant
         bar.advance(first)
         keep = None if recall is None else KeepBest(recall, config, plan.steps, best_file, bar)
-        callbacks = [mined, keep, Checkpoint(checkpoint, config.checkpoint_every)]
+        callbacks = [mined, keep, Checkpoint(checkpoint, config.checkpoint_every, bar)]
         trainer = _trainer(encoder, data, config, plan, folder, f"from-step-{first}", callbacks)
         loader = DataLoader(Steps(plan.steps, first), batch_size=None, collate_fn=_as_is)
         try:
@@ -92,11 +92,15 @@ def fit(
             raise DivergenceError(f"{error}. {_what_is_left(checkpoint, keep)}") from error
     if keep is not None and trainer.is_global_zero:
         load_best(module, best_file)
+    _merge(encoder, config, plan)
+    encoder.eval()
+    return trainer.global_step, [] if keep is None else keep.looks
+
+
+def _merge(encoder: NoteEncoder, config: TrainConfig, plan: Plan) -> None:
     if plan.way == "lora" and not config.lora.keep:
         merge_adapters(encoder.backbone)
     encoder.weights_changed()
-    encoder.eval()
-    return trainer.global_step, [] if keep is None else keep.looks
 
 
 def _trainer(
@@ -136,7 +140,7 @@ def _first_step(checkpoint: Path) -> int:
     if not checkpoint.is_file():
         return 0
     try:
-        first = int(torch.load(checkpoint, weights_only=True, map_location="cpu")["global_step"])
+        first = int(torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)["global_step"])
     except Exception as error:  # whatever a damaged file makes torch raise
         raise ArtefactError(
             f"{checkpoint}: the checkpoint does not load ({error}); train again with --restart"

@@ -127,6 +127,8 @@ def _probe(
                 loss = embeddings.sum() + written
                 tokens = sum(len(example.ids) for example in forward.examples(some, made))
         torch.autograd.grad(loss, parameters, allow_unused=True)
+        if module.encoder.device.type == "cuda":
+            torch.cuda.synchronize(module.encoder.device)
         seconds = time.perf_counter() - started
     module.encoder.train(was_training)
     return sum(kept.values()), seconds, max(1, tokens)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -36,6 +37,15 @@ def gather_rows(rows: Tensor) -> Tensor:
     another process.
     """
     return rows if world() == 1 else torch.as_tensor(_GatherRows.apply(rows))  # type: ignore[no-untyped-call]
+
+
+def from_first(table: np.ndarray, device: torch.device) -> np.ndarray:
+    """The first process's table, for all: what each computes for itself may differ by rounding. Shapes and dtypes are equal."""
+    if world() == 1:
+        return table
+    shared = torch.from_numpy(table).to(device)
+    dist.broadcast(shared, src=0)
+    return np.asarray(shared.cpu().numpy())
 
 
 def global_mean(total: Tensor, count: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from noterec.config import NegativesConfig
 from noterec.model.encoder import NoteEncoder
 from noterec.model.negatives import hard_negatives
 from noterec.training.cold_recall import vectors_of
+from noterec.training.gather import from_first
 from noterec.training.material import Material
 
 CHOICES = 4  # mined per note for every one that a step draws, so that epochs don't repeat themselves
@@ -56,6 +57,7 @@ class HardNegatives(Callback):
                 contents=None if data.contents is None else data.contents[: data.train],
                 seed=self._seed + step,
             )
+            self._table = from_first(self._table, encoder.device)
         self._mined = step
 
     @property

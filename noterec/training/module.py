@@ -127,7 +127,11 @@ class ContrastiveModule(pl.LightningModule):
         if self._plan.objective == "graph":
             weights = torch.from_numpy(self._material.relations(rows, columns)).to(device)
             return self._nested(embeddings, lambda part: graph_loss(part, scale, weights, same))
-        hidden = same if relations is None else same | torch.from_numpy(relations > 0).to(device)
+        hidden = (
+            same | same[torch.arange(len(rows), device=device) ^ 1]
+        )  # nor is a copy of the anchor's partner a negative
+        if relations is not None:
+            hidden = hidden | torch.from_numpy(relations > 0).to(device)
         drawn = None if self._log_q is None else torch.from_numpy(self._log_q[columns]).to(device)
         count = len(rows)
 

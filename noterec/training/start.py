@@ -16,7 +16,7 @@ from noterec.config import TrainConfig
 from noterec.embedding.states import StateCache, default_folder
 from noterec.errors import InputError
 from noterec.model import tiny
-from noterec.model.backbone import Backbone, choose_device, load_backbone
+from noterec.model.backbone import Backbone, load_backbone
 from noterec.model.encoder import NoteEncoder
 from noterec.model.head import Head, start_from
 from noterec.model.lexicon import Lexicon
@@ -27,6 +27,7 @@ from noterec.notes.dataset import Dataset
 from noterec.training.cold_recall import ColdRecall, Look, states_of
 from noterec.training.material import Material, rows_of_pairs
 from noterec.training.plan import Plan
+from noterec.training.processes import own_device
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ def valid_notes(train: pa.Table, valid_pairs: pl.DataFrame, dataset: Dataset) ->
 def new_backbone(config: TrainConfig, train: pa.Table) -> Backbone:
     """The backbone as it is before training; the tokenizer of `tiny` comes from the training notes."""
     if config.backbone != "tiny":
-        return load_backbone(config.backbone, layers=config.layers, device=choose_device(config.device))
+        return load_backbone(config.backbone, layers=config.layers, device=own_device(config.device, config.devices))
     words = (
         part
         for title, tags, content in note.texts(train)
@@ -127,7 +128,7 @@ def new_encoder(config: TrainConfig, plan: Plan, backbone: Backbone, train: pa.T
         encoder.categories = sorted(str(name) for name in names)
     with torch.no_grad():
         encoder.logit_scale.fill_(plan.logit_scale)
-    return encoder.to(choose_device(config.device))
+    return encoder.to(own_device(config.device, config.devices))
 
 
 def new_tasks(encoder: NoteEncoder, plan: Plan, config: TrainConfig, train: pa.Table) -> Tasks | None:

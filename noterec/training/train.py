@@ -16,7 +16,6 @@ from noterec import progress, schema, storage
 from noterec.config import TrainConfig
 from noterec.engagement.pairs import load_pairs
 from noterec.errors import GateError, InputError
-from noterec.model.backbone import choose_device
 from noterec.notes.dataset import Dataset
 from noterec.training import processes, start
 from noterec.training.cold_recall import ColdRecall
@@ -62,7 +61,7 @@ def train(
         source = Dataset(dataset)
         notes = start.train_notes(source)
         backbone = start.new_backbone(config, notes)
-        plan = Plan.of(config, notes.num_rows, backbone.kind, choose_device(config.device))
+        plan = Plan.of(config, notes.num_rows, backbone.kind, processes.own_device(config.device, config.devices))
         known, unknown = load_pairs(pairs, pl.Series(notes["note_id"].to_pylist(), dtype=pl.String))
         valid, extra = None, notes.slice(0, 0)
         if valid_notes is not None and valid_pairs is None:

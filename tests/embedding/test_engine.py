@@ -204,6 +204,16 @@ def test_another_model_is_refused(encoder: NoteEncoder, backbone_folder: Folder,
     assert (tmp_path / "e" / "manifest.json").read_bytes() == before
 
 
+def test_a_length_that_was_not_trained_is_told(
+    encoder: NoteEncoder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder.save_pretrained(tmp_path / "m", origin={"config": {"matryoshka": [4]}})
+    NoteEncoder.from_pretrained(tmp_path / "m", device="cpu", dimension=4)
+    assert not caplog.messages
+    NoteEncoder.from_pretrained(tmp_path / "m", device="cpu", dimension=3)
+    assert ["3 dimensions were not trained (matryoshka); trained are 4" in text for text in caplog.messages] == [True]
+
+
 def test_a_shorter_embedding_is_a_prefix_with_a_version_of_its_own(
     trained: Path, encoder: NoteEncoder, tmp_path: Path
 ) -> None:

@@ -200,6 +200,10 @@ def test_arms_that_do_not_fit_are_refused(platform: Path) -> None:
     good = platform / "good.parquet"
     with pytest.raises(ConfigError, match="no built-in arm 'popularty'; did you mean 'popularity'"):
         run(platform, config=configured(builtin=["popularty"]))
+    with pytest.raises(ConfigError, match="expected each sum once"):
+        run(platform, config=configured(sums=["good+good", "good+good"]))
+    with pytest.raises(ConfigError, match="sums are of arms, and none is given"):
+        run(platform, {}, config=configured(sums=["a+b"]), generated={"mine": good})
     with pytest.raises(ConfigError, match="expected each arm once"):
         run(platform, config=configured(builtin=["bm25", "bm25"]))
     for name in ("bm25", "a+b", " "):

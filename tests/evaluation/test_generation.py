@@ -145,8 +145,10 @@ def test_the_closed_set_can_be_given(folder: Path) -> None:
     record = measured(folder, "categories", categories=folder / "names.json")["category"]
     assert record["closed_set"] == 2
     assert means(record, "categories")["illusory"] == 0
+    (folder / "names.txt").write_text("Travel/Asia\n\n#nonsense\n")
+    assert measured(folder, "categories", categories=folder / "names.txt")["category"] == record
     (folder / "names.json").write_text('{"a": 1}')
-    with pytest.raises(InputError, match="expected a JSON list of category names"):
+    with pytest.raises(InputError, match="expected a JSON list of names"):
         measured(folder, "categories", categories=folder / "names.json")
 
 

@@ -215,7 +215,7 @@ def test_the_version_changes_with_whatever_a_vector_depends_on(backbone_folder: 
 def test_an_unfinished_training_says_so(tmp_path: Path) -> None:
     (tmp_path / "training").mkdir()
     (tmp_path / "training" / "run.json").write_text("{}")
-    with pytest.raises(ArtefactError, match="training has not finished there; run the same `noterec train` again"):
+    with pytest.raises(ArtefactError, match="training has not finished there, or a gate stopped it"):
         NoteEncoder.from_pretrained(tmp_path)
 
 

@@ -41,6 +41,16 @@ def test_the_category_is_not_shown_as_a_hashtag_in_whole_or_in_part() -> None:
     assert request.text == ("Kyoto", ["temples", "ASIAN food"], "in autumn")
 
 
+def test_spelling_gives_nothing_away() -> None:
+    note = ("Kyoto", ["#Food,", "coffee、", "a,b"], "in autumn")
+    (request,) = tasks_of([note], ["Food > Coffee"], hashtag_share=0.0).draw(np.array([0]), 0)
+    assert request.text[1] == ["a,b"]
+    tasks = tasks_of([("t", ["a,b", "c#d"], "c")], [None])
+    for step in range(20):
+        (request,) = tasks.draw(np.array([0]), step)
+        assert len(request.answer) + len(request.text[1]) == 2  # what is asked for as "a b" is not shown as "a,b"
+
+
 def test_the_hashtags_asked_for_are_not_shown_and_the_others_are() -> None:
     note = ("Kyoto", ["travel", "#Travel", "asia", "temples"], "in autumn")
     tasks = tasks_of([note], [None])
@@ -54,6 +64,14 @@ def test_the_hashtags_asked_for_are_not_shown_and_the_others_are() -> None:
         assert not asked & shown
         counts.add(len(asked))
     assert counts == {1, 2, 3}  # a random subset, neither one only nor always all
+
+
+def test_what_is_asked_for_is_not_shown_as_a_hashtag_in_the_text() -> None:
+    note = ("A day in #Kyoto", ["kyoto"], "#kyoto temples, #kyotofood and Kyoto itself")
+    (request,) = tasks_of([note], [None]).draw(np.array([0]), 0)
+    assert request.text == ("A day in ", [], " temples, #kyotofood and Kyoto itself")
+    (request,) = tasks_of([note], ["Japan/Kyoto"], hashtag_share=0.0).draw(np.array([0]), 0)
+    assert request.text == ("A day in ", [], " temples, #kyotofood and Kyoto itself")
 
 
 @settings(max_examples=60, deadline=None)
@@ -93,10 +111,14 @@ def test_hundreds_of_hashtags_and_a_category_too_long_to_write() -> None:
     tasks = tasks_of([("t", many, "c"), ("t", [], "c")], [None, "word " * 500], max_hashtags=200)
     assert tasks.able == (0, 1)
     drawn = [tasks.draw(np.array([0, 1]), step) for step in range(30)]
-    assert max(len(requests[0].answer) for requests in drawn) > 100
+    assert max(len(requests[0].answer) for requests in drawn) > 10
     assert all(requests[1] == Request(("t", [], "c")) for requests in drawn)
-    example = prompt_of().examples([drawn[0][0]])[0]
-    assert len(example.ids) - example.output <= 401
+    for requests in drawn:
+        (example,) = prompt_of().examples([requests[0]])
+        assert len(example.ids) - example.output <= 401
+        said = prompt_of().text_of(example.ids[example.output :].tolist()).split(",")
+        assert len(said) == len(requests[0].answer)  # as many as the prompt asks for
+        assert len(requests[0].answer) + len(requests[0].text[1]) == 200
 
 
 def test_an_encoder_writes_nothing() -> None:

@@ -88,6 +88,12 @@ class Writer:
                 f"this model can't write {task}: its backbone is {type(encoder.backbone.model).__name__} with a "
                 f"{encoder.prompt.style} prompt; expected a causal language model (tiny, SmolLM2, Qwen, Llama, ...)"
             )
+        model: Any = encoder.backbone.model
+        if not bool(model.get_output_embeddings().weight.any()):
+            raise InputError(
+                f"this model can't write {task}: its folder has no language-model head, it was saved as an encoder only; "
+                "give the language model that it was made from, or train it with --way full and tasks.alpha"
+            )
         self._encoder, self._prompt, self._config, self.task = encoder, encoder.prompt, config, task
         self.constrained = task == "category" and config.decoding == "constrained"
         self.categories: list[str] | None = None

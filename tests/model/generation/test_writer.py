@@ -282,6 +282,17 @@ def test_hostile_notes_in_every_task(encoder_of: Encoders) -> None:
         assert len(encoder.generate(hostile, "category", categories=CATEGORIES)) == 2
 
 
+def test_a_language_model_saved_without_its_head_says_so(
+    backbone_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    encoder = NoteEncoder.from_pretrained(backbone_folder("llama"), device="cpu")
+    encoder.model.get_submodule("model").save_pretrained(tmp_path)  # type: ignore[operator]
+    encoder.backbone.tokenizer.save_pretrained(tmp_path)
+    bare = NoteEncoder.from_pretrained(tmp_path, device="cpu")
+    with pytest.raises(InputError, match="its folder has no language-model head"):
+        bare.generate(NOTES, "category", categories=["a", "b"])
+
+
 def test_who_cannot_write_says_so(encoder_of: Encoders) -> None:
     with pytest.raises(
         InputError, match=r"can't write category: its backbone is Bert.*expected a causal language model"
