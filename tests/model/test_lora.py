@@ -168,7 +168,7 @@ def test_activation_checkpointing_gives_the_same_gradients(backbone_folder: Fold
         backbone = adapted(backbone_folder(architecture))
         model: Any = backbone.model
         if checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.activation_checkpointing_enable({"use_reentrant": False})
         model.train()
         for module in model.modules():
             if isinstance(module, nn.Dropout):
