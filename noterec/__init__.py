@@ -17,11 +17,13 @@ _HOME = {
     "ConfigError": "errors",
     "DependencyError": "errors",
     "GateError": "errors",
+    "ImageError": "errors",
     "InputError": "errors",
     "NoterecError": "errors",
     "EmbedConfig": "config",
     "EvaluateConfig": "config",
     "GenerateConfig": "config",
+    "ImagesConfig": "config",
     "IndexConfig": "config",
     "PairsConfig": "config",
     "PromptConfig": "config",
@@ -55,11 +57,13 @@ __all__ = [  # noqa: RUF022
     "ConfigError",
     "DependencyError",
     "GateError",
+    "ImageError",
     "InputError",
     "NoterecError",
     "EmbedConfig",
     "EvaluateConfig",
     "GenerateConfig",
+    "ImagesConfig",
     "IndexConfig",
     "PairsConfig",
     "PromptConfig",
@@ -93,6 +97,7 @@ if TYPE_CHECKING:
         EmbedConfig,
         EvaluateConfig,
         GenerateConfig,
+        ImagesConfig,
         IndexConfig,
         PairsConfig,
         PromptConfig,
@@ -100,7 +105,15 @@ if TYPE_CHECKING:
         SplitConfig,
         TrainConfig,
     )
-    from noterec.errors import ArtefactError, ConfigError, DependencyError, GateError, InputError, NoterecError
+    from noterec.errors import (
+        ArtefactError,
+        ConfigError,
+        DependencyError,
+        GateError,
+        ImageError,
+        InputError,
+        NoterecError,
+    )
     from noterec.model.encoder import NoteEncoder
     from noterec.model.generation.writer import Generation
     from noterec.notes.dataset import Dataset

@@ -11,6 +11,22 @@ class InputError(NoterecError):
     """A file, table, column, id or argument that the user gave is wrong."""
 
 
+class ImageError(InputError):
+    """One picture of one note can't be used.
+
+    Attributes:
+        reason: why, as a short word of a fixed set (see `noterec.notes.images`): to be counted, and stored beside a reject.
+    """
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(reason, text)  # both, so that it survives the way back from a worker process
+        self.reason = reason
+        self._text = text
+
+    def __str__(self) -> str:
+        return self._text
+
+
 class ConfigError(InputError):
     """A configuration value is unknown or out of range."""
 

@@ -109,15 +109,33 @@ def import_(
 
 
 @app.command()
-def validate(dataset: DatasetPath, as_json: Json = False) -> None:
-    """Counts, nulls, text lengths, events per user and time span of a dataset.
+def validate(
+    dataset: DatasetPath,
+    images: Annotated[bool, typer.Option("--images", help="also decode every picture of the notes")] = False,
+    image_root: Annotated[
+        Path | None, typer.Option(help="with --images: the only folder below which picture files are read")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="with --images: processes that decode; 0 = this one")] = 0,
+    set_: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Counts, nulls, text lengths, events per user and time span of a dataset; its pictures too if asked.
 
     \b
     noterec validate data/mine
+    noterec validate data/mine --images --image-root photos/ --workers 4
     """
+    from noterec.config import ImagesConfig
+    from noterec.errors import InputError
+    from noterec.notes.images.source import ImageSource
     from noterec.notes.validate import validate as run
 
-    output.summary(run(dataset), as_json=as_json)
+    if not images and (image_root is not None or workers or set_):
+        raise InputError(
+            "validate: --image-root, --workers and --set are about pictures; add --images, or leave them out"
+        )
+    source = ImageSource(image_root, load(ImagesConfig, None, set_)) if images else None
+    output.dataset(run(dataset, images=source, workers=workers), as_json=as_json)
 
 
 @app.command()

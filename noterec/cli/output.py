@@ -50,6 +50,16 @@ def summary(value: Any, *, as_json: bool) -> None:
             write(f"{key.replace('_', ' '):<24} {_shown(part)}")
 
 
+def dataset(value: Any, *, as_json: bool) -> None:
+    """What `validate` found: the dataset, then its pictures where they were looked at."""
+    if as_json or value.images is None:
+        summary(value, as_json=as_json)
+        return
+    summary(dataclasses.replace(value, images=None), as_json=False)
+    write()
+    summary(value.images, as_json=False)
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, as_json: bool, title: str | None = None) -> None:
     """Rows under a header, numbers to the right."""
     rows = [list(row) for row in rows]

@@ -3,7 +3,7 @@
 A setting that doesn't exist is an error, never ignored. `Settings.hash` goes into what a stage writes.
 """
 
-from noterec.config.data import PairsConfig, SampleConfig, SplitConfig, Weighting
+from noterec.config.data import ImagesConfig, PairsConfig, SampleConfig, SplitConfig, Weighting
 from noterec.config.model import (
     EmbedConfig,
     GenerateConfig,
@@ -21,6 +21,7 @@ __all__ = [
     "EmbedConfig",
     "EvaluateConfig",
     "GenerateConfig",
+    "ImagesConfig",
     "IndexConfig",
     "LoraConfig",
     "NegativesConfig",

@@ -1,4 +1,4 @@
-"""Settings of the stages that make data: the sample, pairs, splits."""
+"""Settings of the stages that make data: the sample, pictures, pairs, splits."""
 
 from __future__ import annotations
 
@@ -18,6 +18,16 @@ class SampleConfig(Settings):
     weeks: int = Field(4, ge=2, le=52, description="length of the log in weeks; the last one brings the new notes")
     image_px: int = Field(64, ge=16, le=512, description="side of the square pictures, in pixels")
     seed: int = Field(0, ge=0)
+
+
+class ImagesConfig(Settings):
+    """What a picture may be; one beyond a limit is rejected before any of its pixels is decoded."""
+
+    max_bytes: int = Field(20_000_000, ge=1, description="size of the file, in bytes")
+    # Above 89 megapixels Pillow has a limit of its own, for the whole process.
+    max_pixels: int = Field(50_000_000, ge=1, le=89_000_000, description="width x height")
+    min_side_px: int = Field(1, ge=1, description="the shorter side, in pixels")
+    max_aspect_ratio: float = Field(200, ge=1, description="longer side / shorter side; beyond it nothing can be seen")
 
 
 Weighting = Literal["notellm", "count", "cosine", "lift"]

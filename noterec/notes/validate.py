@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 from noterec import schema, storage
 from noterec.errors import InputError
 from noterec.notes.dataset import Clock, Dataset
+from noterec.notes.images.check import ImagesSummary, check_images
+from noterec.notes.images.source import ImageSource
 from noterec.progress import stage, track
 
 QUANTILES = (0.05, 0.5, 0.95, 1.0)
@@ -44,6 +46,7 @@ class DatasetSummary:
         unknown_notes: distinct ids that the log names and that are no live note; unknown_events: rows that name them.
         events_without_time: rows without a timestamp.
         first, last: time span of the log; None without times.
+        images: what decoding every picture showed; None unless asked for.
     """
 
     path: str
@@ -69,6 +72,7 @@ class DatasetSummary:
     events_without_time: int
     first: datetime.datetime | None
     last: datetime.datetime | None
+    images: ImagesSummary | None = None
 
 
 @dataclasses.dataclass
@@ -76,6 +80,7 @@ class _Notes:
     """Counts over the live notes; the lengths are one integer per note."""
 
     rows: int = 0
+    images: int = 0
     nulls: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     lengths: list[np.ndarray] = dataclasses.field(default_factory=list)
     hashtags: list[np.ndarray] = dataclasses.field(default_factory=list)
@@ -85,11 +90,13 @@ class _Notes:
     categories: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
 
 
-def validate(dataset: str | os.PathLike[str]) -> DatasetSummary:
+def validate(dataset: str | os.PathLike[str], *, images: ImageSource | None = None, workers: int = 0) -> DatasetSummary:
     """Read a dataset through and sum it up.
 
     Args:
         dataset: a folder with notes/ and engagement/.
+        images: also decode every picture of the live notes: where their paths may be read from, and what they may be.
+        workers: processes that decode pictures; 0 = this one.
 
     Raises:
         InputError: there is no note, a file is damaged, a column doesn't fit, or an action is unknown.
@@ -101,7 +108,8 @@ def validate(dataset: str | os.PathLike[str]) -> DatasetSummary:
         notes = _Notes()
         with track("notes", total, "rows") as bar:
             size = sum(file.stat().st_size for file in data.note_files) // max(1, total)
-            for table in data.note_batches(batch_rows=max(64, min(LOG_ROWS, BATCH_BYTES // max(1, 4 * size)))):
+            batch_rows = max(64, min(LOG_ROWS, BATCH_BYTES // max(1, 4 * size)))
+            for table in data.note_batches(batch_rows=batch_rows):
                 _count_notes(table, notes)
                 ids.append(pl.Series("note_id", table["note_id"], dtype=pl.String))
                 bar.advance(table.num_rows)
@@ -111,6 +119,10 @@ def validate(dataset: str | os.PathLike[str]) -> DatasetSummary:
             )
         distinct = _distinct_ids(data)
         log = _count_log(data, pl.concat(ids))
+        pictures = None
+        if images is not None:
+            pictures = check_images(data, images, workers=workers, batch_rows=batch_rows, total=notes.images)
+            record.counts.update(images=pictures.images, images_rejected=pictures.images - pictures.decoded)
         lengths = np.concatenate(notes.lengths)
         record.counts.update(rows_in=total + log["events"], rows_out=notes.rows, rejected=0)
         return DatasetSummary(
@@ -128,6 +140,7 @@ def validate(dataset: str | os.PathLike[str]) -> DatasetSummary:
             languages=dict(notes.languages.most_common()),
             categories=dict(notes.categories.most_common()),
             **log,
+            images=pictures,
         )
 
 
@@ -163,6 +176,7 @@ def _count_notes(table: pa.Table, notes: _Notes) -> None:
     text += tags.list.eval(pl.element().str.len_chars()).list.sum().fill_null(0).to_numpy().astype(np.int64)
     no_text = frame_columns["title"] & frame_columns["content"] & frame_columns["hashtags"]
     notes.rows += table.num_rows
+    notes.images += pc.sum(pc.list_value_length(table["images"])).as_py() or 0
     notes.lengths.append(text)
     notes.hashtags.append(tags.list.len().fill_null(0).to_numpy().astype(np.int64))
     notes.without_text += int(no_text.sum())

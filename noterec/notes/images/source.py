@@ -1,0 +1,120 @@
+"""An entry of the images column as the bytes of a picture file: its own bytes, or a file below a folder that the user named.
+
+Notes are written by strangers, so a path is a request, not an address: it may not lead out of the folder by `..`, by being
+absolute or through links, and only regular files are opened. Nothing is fetched from a network.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from noterec import storage
+from noterec.config import ImagesConfig
+from noterec.errors import ImageError, InputError
+from noterec.notes.images.decode import check_bytes
+
+Entry = Mapping[str, Any] | None  # {"bytes", "path"}, as the images column holds it
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSource:
+    """Where pictures may be read from.
+
+    Attributes:
+        root: the only folder below which paths are followed; None refuses every path.
+        limits: what a picture may be.
+
+    Raises:
+        InputError: the root is no folder.
+    """
+
+    root: Path | None = None
+    limits: ImagesConfig = dataclasses.field(default_factory=ImagesConfig)
+
+    def __post_init__(self) -> None:
+        if self.root is None:
+            return
+        folder = storage.local(self.root)
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder; expected the one below which the notes' picture files are")
+        object.__setattr__(self, "root", folder.resolve())
+
+    def read(self, entry: Entry) -> bytes:
+        """The picture file that an entry holds or names; its bytes come first, as in the Hugging Face convention.
+
+        Args:
+            entry: {"bytes": binary or None, "path": text or None}. A relative path counts from the root; an absolute one must
+                lie below it.
+
+        Raises:
+            ImageError: there is none, it can't be read, or it is too large.
+        """
+        data = entry.get("bytes") if entry else None
+        if data is not None:
+            check_bytes(len(data), self.limits)
+            return bytes(data)
+        path = entry.get("path") if entry else None
+        if not path:
+            raise ImageError("nothing", "the image has neither bytes nor a path; expected one of them")
+        return self._read_file(str(path))
+
+    def _read_file(self, path: str) -> bytes:
+        shown = repr(path if len(path) <= 200 else path[:200] + "...")
+        if storage.URL.match(path) or path[:5].lower() == "data:":
+            raise ImageError("url", f"{shown}: pictures are not fetched from URLs; download it, or store its bytes")
+        if self.root is None:
+            raise ImageError(
+                "no-root",
+                f"{shown}: files are read only below a folder that you name; give the image root (--image-root)",
+            )
+        try:
+            handle = _open_below(self.root, path, shown)
+            with os.fdopen(handle, "rb") as file:
+                size = os.fstat(handle).st_size
+                check_bytes(size, self.limits)
+                data = file.read(self.limits.max_bytes + 1)  # it may have grown since
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise ImageError("not-found", f"{shown}: no such file below {self.root}") from error
+        except OSError as error:
+            raise ImageError("unreadable", f"{shown}: can't be read: {error.strerror or error}") from error
+        check_bytes(len(data), self.limits)
+        return data
+
+
+def _open_below(root: Path, path: str, shown: str) -> int:
+    """A file descriptor of a regular file below `root`, which is resolved.
+
+    The path is resolved first, so what is then opened, step by step, has no links in it: one that turns up has been put there
+    in between, and isn't followed.
+    """
+    if "\0" in path:
+        raise ImageError("bad-path", f"{shown}: a NUL is no part of a file's name")
+    if ".." in Path(path).parts:
+        raise ImageError("outside-root", f"{shown}: '..' is not followed; expected a path below {root}")
+    try:
+        target = Path(os.path.realpath(root / path))
+    except ValueError as error:
+        raise ImageError("bad-path", f"{shown}: not a file's name in this system's encoding") from error
+    if not target.is_relative_to(root):
+        raise ImageError("outside-root", f"{shown}: leads out of {root}, the only folder that pictures are read from")
+    *folders, name = target.relative_to(root).parts or (".",)
+    place = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for folder in folders:
+            inner = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=place)
+            os.close(place)
+            place = inner
+        # Looked at before it is opened: opening a device may already do something.
+        if stat.S_ISREG(os.stat(name, dir_fd=place, follow_symlinks=False).st_mode):
+            handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=place)
+            if stat.S_ISREG(os.fstat(handle).st_mode):
+                return handle
+            os.close(handle)
+    finally:
+        os.close(place)
+    raise ImageError("not-a-file", f"{shown}: a folder, pipe, socket, device or broken link; expected a regular file")
