@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--large", type=int, default=2050, help="notes of the large batch: 2,048 negatives per anchor")
     parser.add_argument("--chunk", type=int, default=32, help="notes of a chunk of the gradient cache")
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--speed-only", action="store_true")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument(
         "--case", help=argparse.SUPPRESS
@@ -56,6 +57,8 @@ def main() -> None:
         print(json.dumps(memory_case(options)))
         return
     speed(options)
+    if options.speed_only:
+        return
     cases = [
         f"plain:{options.batch_notes}",
         f"ours:{options.batch_notes}",

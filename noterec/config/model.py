@@ -93,7 +93,7 @@ class TasksConfig(Settings):
         None,
         ge=0,
         description="of L_gen in (L_cl + alpha L_gen) / (1 + alpha); 0 = no writing; none: 0.01 (the paper) "
-        "for a language model whose weights move, else 0",
+        "for a pretrained language model whose weights move, else 0",
     )
     hashtag_share: float = Field(
         0.4, ge=0, le=1, description="r: share of a batch that writes hashtags, the others a category"

@@ -89,8 +89,8 @@ class Plan:
 def _alpha(config: TrainConfig, way: str, kind: Kind) -> float:
     """The weight of writing; 0 where nothing can learn to write."""
     can = kind == "causal" and way != "frozen"
-    if config.tasks.alpha is None:
-        return PAPER_ALPHA if can else 0.0
+    if config.tasks.alpha is None:  # tiny's words carry its embedding, and writing took half as long again for nothing
+        return PAPER_ALPHA if can and config.backbone != "tiny" else 0.0
     if config.tasks.alpha and not can:
         raise ConfigError(
             f"tasks.alpha={config.tasks.alpha}: learning to write needs a causal language model whose weights move; found "

@@ -37,6 +37,7 @@ SMALL = TrainConfig(
     batch_notes=32,
     lexicon=0,
     prompt=PromptConfig(title_tokens=24, hashtags_tokens=4, content_tokens=4),
+    tasks=TasksConfig(alpha=0.01),
     valid_every=4,
     checkpoint_every=2,
     precision="fp32",
@@ -92,7 +93,9 @@ def test_chunks_change_neither_loss_nor_gradients(truth: Path) -> None:
 
 
 def test_the_embedding_is_the_one_of_inference_whatever_is_written(truth: Path) -> None:
-    module, batches, data, _ = module_of(truth, SMALL.model_copy(update={"tasks": TasksConfig(hashtag_share=0.0)}))
+    module, batches, data, _ = module_of(
+        truth, SMALL.model_copy(update={"tasks": TasksConfig(alpha=0.01, hashtag_share=0.0)})
+    )
     module.eval()
     rows = batches.rows(0)
     with torch.no_grad():
@@ -240,6 +243,7 @@ def test_an_encoder_cannot_be_asked_to_write() -> None:
         Plan.of(TrainConfig(backbone="x", way="full", tasks=TasksConfig(alpha=0.1)), 100, "encoder", CPU)
     assert Plan.of(TrainConfig(backbone="x", way="full"), 100, "encoder", CPU).alpha == 0
     assert Plan.of(TrainConfig(backbone="x", way="full"), 100, "causal", CPU).alpha == 0.01
+    assert Plan.of(TrainConfig(), 100, "causal", CPU).alpha == 0
 
 
 def test_loggers_by_name(truth: Path, tmp_path: Path) -> None:
