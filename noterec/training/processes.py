@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from typing import TYPE_CHECKING
 
 from noterec.errors import ConfigError, DependencyError
@@ -11,8 +12,12 @@ if TYPE_CHECKING:
     import torch
 
 
+@cache
 def rank() -> int:
-    """This process's number in the run; 0 where there is only one."""
+    """This process's number in the run; 0 where there is only one.
+
+    Asked for before training and remembered: Lightning clears a part of the environment when it is done.
+    """
     return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0) if _launched() > 1 else 0
 
 
@@ -45,5 +50,6 @@ def own_device(name: str, devices: int) -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK") or 0))
 
 
+@cache
 def _launched() -> int:
     return int(os.environ.get("WORLD_SIZE") or 1)
