@@ -287,19 +287,17 @@ class NoteEncoder(nn.Module):
         """
         place = backbones.choose_device(device)
         source = folders.find(name)
-        if not folders.is_saved(source):
-            if dimension is not None:
-                raise ConfigError(f"dimension={dimension}: {name} has no trained head; its states can't be cut")
+        saved = folders.load(source, place) if folders.is_saved(source) else None
+        if dimension is not None and (saved is None or saved.head is None):
+            raise ConfigError(f"dimension={dimension}: {name} has no trained head; its states can't be cut")
+        if saved is None:
             return cls.from_backbone(str(source), device=device)
-        saved = folders.load(source, place)
         encoder = cls(saved.backbone, saved.head, saved.prompt, saved.lexicon)
         with torch.no_grad():
             encoder.logit_scale.fill_(saved.logit_scale)
         encoder.categories = saved.categories
         encoder._versions = (saved.states_version, saved.model_version)
-        if dimension is not None and dimension != encoder.dimension:
-            if encoder.head is None:
-                raise ConfigError(f"dimension={dimension}: {name} has no trained head; its states can't be cut")
+        if dimension not in (None, encoder.dimension) and encoder.head is not None:
             encoder.head = truncated(encoder.head, dimension)
             if dimension not in saved.lengths:
                 trained = ", ".join(map(str, saved.lengths)) or "none but the whole"

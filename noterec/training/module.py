@@ -122,16 +122,14 @@ class ContrastiveModule(pl.LightningModule):
     def _contrastive(self, embeddings: Tensor, rows: np.ndarray, extra: np.ndarray) -> Tensor:
         columns = np.concatenate([rows, extra])
         device, config, scale = embeddings.device, self._config, self.logit_scale.exp()
-        relations = self._material.relations(rows, columns) if config.negatives.mask_related else None
+        relations = torch.from_numpy(self._material.relations(rows, columns)).to(device)  # (b, b + E)
         same = torch.from_numpy(self._material.same(rows, columns)).to(device)  # (b, b + E)
         if self._plan.objective == "graph":
-            weights = torch.from_numpy(self._material.relations(rows, columns)).to(device)
-            return self._nested(embeddings, lambda part: graph_loss(part, scale, weights, same))
-        hidden = (
-            same | same[torch.arange(len(rows), device=device) ^ 1]
-        )  # nor is a copy of the anchor's partner a negative
-        if relations is not None:
-            hidden = hidden | torch.from_numpy(relations > 0).to(device)
+            return self._nested(embeddings, lambda part: graph_loss(part, scale, relations, same))
+        partner = torch.arange(len(rows), device=device) ^ 1  # (b,)
+        hidden = same | same[partner]  # a copy of the anchor's partner is no negative either
+        if config.negatives.mask_related:
+            hidden = hidden | (relations > 0)
         drawn = None if self._log_q is None else torch.from_numpy(self._log_q[columns]).to(device)
         count = len(rows)
 

@@ -7,11 +7,14 @@ both belong together; whoever has only the words can't.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from noterec import schema, storage
+from noterec.config import TrainConfig
+from noterec.training.train import TrainSummary, train
 
 TOPICS, NOTES_EACH, COLD_EACH = 20, 6, 2
 
@@ -51,6 +54,17 @@ def write(folder: Path) -> None:
         .select(anchor_id="note_id", related_id="note_id_right")
     )
     _write_pairs(relevant, folder / "valid.parquet")
+
+
+def run(truth: Path, out: Path, config: TrainConfig, **more: Any) -> TrainSummary:
+    """Train on what `write` wrote, the cold notes being the valid ones."""
+    given: dict[str, Any] = dict(
+        pairs=truth / "pairs.parquet",
+        valid_pairs=truth / "valid.parquet",
+        valid_notes=truth / "data",
+        cache=out / ".." / "cache",
+    )
+    return train(truth / "train", out=out, config=config, **{**given, **more})
 
 
 def _write_notes(notes: pl.DataFrame, folder: Path) -> None:

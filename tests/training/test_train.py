@@ -18,8 +18,9 @@ from noterec.errors import ArtefactError, InputError
 from noterec.model.encoder import NoteEncoder
 from noterec.training import fit as fitting
 from noterec.training.module import ContrastiveModule, _warm_then_cosine
-from noterec.training.train import TrainSummary, train
+from noterec.training.train import train
 from tests.training import planted
+from tests.training.planted import run
 
 Folder = Callable[[str], Path]
 LIMITS = PromptConfig(title_tokens=24, hashtags_tokens=4, content_tokens=4)
@@ -34,24 +35,6 @@ TINY = TrainConfig(
     checkpoint_every=4,
     device="cpu",
 )
-
-
-@pytest.fixture(scope="module")
-def truth(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("planted")
-    planted.write(folder)
-    return folder
-
-
-def run(truth: Path, out: Path, config: TrainConfig, **more: Any) -> TrainSummary:
-    """Train on the planted platform, the cold notes being the valid ones."""
-    given: dict[str, Any] = dict(
-        pairs=truth / "pairs.parquet",
-        valid_pairs=truth / "valid.parquet",
-        valid_notes=truth / "data",
-        cache=out / ".." / "cache",
-    )
-    return train(truth / "train", out=out, config=config, **{**given, **more})
 
 
 def frozen(folder: Path, **more: Any) -> TrainConfig:

@@ -26,8 +26,8 @@ from noterec.training.forecast import forecast
 from noterec.training.loggers import make_loggers
 from noterec.training.module import ContrastiveModule
 from noterec.training.plan import Plan
-from noterec.training.train import TrainSummary, train
 from tests.training import planted
+from tests.training.planted import run
 
 Folder = Callable[[str], Path]
 CPU = torch.device("cpu")
@@ -43,20 +43,6 @@ SMALL = TrainConfig(
     precision="fp32",
     device="cpu",
 )
-
-
-@pytest.fixture(scope="module")
-def truth(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("planted")
-    planted.write(folder)
-    return folder
-
-
-def run(truth: Path, out: Path, config: TrainConfig, **more: Any) -> TrainSummary:
-    given: dict[str, Any] = dict(
-        pairs=truth / "pairs.parquet", valid_pairs=truth / "valid.parquet", valid_notes=truth / "data"
-    )
-    return train(truth / "train", out=out, config=config, **{**given, **more})
 
 
 def module_of(truth: Path, config: TrainConfig) -> tuple[ContrastiveModule, PairBatches, Any, Plan]:
