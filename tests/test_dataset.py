@@ -134,3 +134,49 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     file.write_bytes(whole[:8] + bytes(third) + whole[8 + third :])
     with pytest.raises(InputError, match=r"0\.parquet: damaged Parquet file"):
         data.notes(["title"])
+
+
+def test_images_are_counted_without_being_read(tmp_path: Path) -> None:
+    """A file whose image bytes are destroyed still tells how many there are."""
+    picture = b"\xff\xd8 bytes of a picture" * 50_000
+    data = write(
+        tmp_path,
+        [
+            {"note_id": "a", "images": [{"bytes": picture}, {"path": "b.jpg"}], "updated_at": day(2)},
+            {"note_id": "b", "images": [None]},
+            {"note_id": "c", "images": []},
+            {"note_id": "d"},
+            {"note_id": "gone", "images": [{"path": "x"}], "deleted": True},
+        ],
+        [{"note_id": "a", "images": [{"path": "old"}] * 5, "updated_at": day(1)}],
+    )
+    storage.write_table(pa.table({"note_id": ["bare"]}), tmp_path / "notes" / "2.parquet")
+    expected = [("a", 2), ("b", 1)]
+    assert Dataset(tmp_path).image_counts().rows() == expected
+    with storage.open_parquet(data.note_files[0]) as parquet:
+        leaves = {parquet.schema.column(i).path: i for i in range(len(parquet.schema))}
+        column = parquet.metadata.row_group(0).column(leaves["images.list.element.bytes"])
+        start, size = column.dictionary_page_offset or column.data_page_offset, column.total_compressed_size
+    whole = bytearray(data.note_files[0].read_bytes())
+    whole[start : start + size] = bytes(size)
+    data.note_files[0].write_bytes(whole)
+    assert Dataset(tmp_path).image_counts().rows() == expected
+    with pytest.raises(InputError, match="damaged Parquet file"):
+        Dataset(tmp_path).notes(["images"])
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.list_(pa.string()), pa.large_list(schema.IMAGE), pa.list_(pa.struct([("bytes", pa.binary())]))]
+)
+def test_images_are_counted_however_they_are_stored(tmp_path: Path, kind: pa.DataType) -> None:
+    entry: Any = "x.jpg" if kind == pa.list_(pa.string()) else {"bytes": b"x"}
+    table = pa.table({"note_id": [1, 2, 3], "images": pa.array([[entry, entry], [], None], kind)})
+    storage.write_table(table, tmp_path / "notes" / "0.parquet")
+    assert Dataset(tmp_path).image_counts().rows() == [("1", 2)]
+    storage.write_table(pa.table({"note_id": ["a"], "images": ["x.jpg"]}), tmp_path / "notes" / "0.parquet")
+    with pytest.raises(InputError, match="column 'images' is string; expected a list"):
+        Dataset(tmp_path).image_counts()
+
+
+def test_no_images_at_all(tmp_path: Path) -> None:
+    assert write(tmp_path, [{"note_id": "a"}]).image_counts().rows() == []

@@ -16,6 +16,7 @@ from noterec.config.model import (
 )
 from noterec.config.quality import EvaluateConfig, IndexConfig
 from noterec.config.settings import Settings, load, make
+from noterec.config.vision import VisionConfig
 
 __all__ = [
     "EmbedConfig",
@@ -33,6 +34,7 @@ __all__ = [
     "TasksConfig",
     "Template",
     "TrainConfig",
+    "VisionConfig",
     "Weighting",
     "load",
     "make",

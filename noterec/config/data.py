@@ -21,13 +21,19 @@ class SampleConfig(Settings):
 
 
 class ImagesConfig(Settings):
-    """What a picture may be; one beyond a limit is rejected before any of its pixels is decoded."""
+    """How pictures are read, and what they may be; one beyond a limit is rejected before any of its pixels is decoded."""
 
     max_bytes: int = Field(20_000_000, ge=1, description="size of the file, in bytes")
     # Above 89 megapixels Pillow has a limit of its own, for the whole process.
     max_pixels: int = Field(50_000_000, ge=1, le=89_000_000, description="width x height")
     min_side_px: int = Field(1, ge=1, description="the shorter side, in pixels")
     max_aspect_ratio: float = Field(200, ge=1, description="longer side / shorter side; beyond it nothing can be seen")
+    fetch: bool = Field(False, description="load pictures whose path is an http(s) URL; never from private addresses")
+    fetch_seconds: float = Field(10, gt=0, description="time limit of one such picture")
+    workers: int | None = Field(
+        None, ge=0, description="processes that decode; 0 = none but this one; none: up to 8 beside a GPU, else 0"
+    )
+    cache_gib: float = Field(20, ge=0, description="bound of the cache of what vision encoders made of pictures")
 
 
 Weighting = Literal["notellm", "count", "cosine", "lift"]

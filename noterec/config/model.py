@@ -9,23 +9,42 @@ import pydantic
 import yaml
 from pydantic import Field
 
+from noterec.config.data import ImagesConfig
 from noterec.config.settings import Settings
+from noterec.config.vision import VisionConfig
 from noterec.storage import local
 
 FIELDS = ("title", "hashtags", "content")
-PLACEHOLDER = re.compile("<(title|hashtags|content|emb|count|output)>")
+PLACEHOLDER = re.compile("<(title|hashtags|content|image|emb|count|output)>")
 
 
 class Template(Settings):
-    """A prompt in one's own words or language, from a YAML file with the keys `category` and `hashtags`.
+    """A prompt in one's own words or language, from a YAML file with the keys `category` and `hashtags`, and `image` for a model
+    that sees.
 
     `<title>`, `<hashtags>` and `<content>` stand where a note's fields go, `<emb>` right behind the token whose state becomes the
     embedding, `<count>` for how many hashtags are asked for, `<output>` at the end. Notes are embedded with the `category`
-    prompt up to `<emb>`.
+    prompt up to `<emb>`. `image` is put before it where a note has images: `<image>` stands where they go, and `<emb>` right behind
+    the image word (`vision.micl`).
     """
 
     category: str
     hashtags: str
+    image: str | None = None
+
+    @pydantic.field_validator("image")
+    @classmethod
+    def _shows_the_image(cls, text: str | None) -> str | None:
+        if text is None:
+            return text
+        places = PLACEHOLDER.findall(text)
+        if places not in (["image"], ["image", "emb"]):
+            raise ValueError("expected <image> once, and at most one <emb> behind it")
+        if "emb" in places and not text.partition("<image>")[2].partition("<emb>")[0]:
+            raise ValueError(
+                "expected literal text, such as a quote, between <image> and <emb>: its last token is the image word"
+            )
+        return text
 
     @pydantic.field_validator("category", "hashtags")
     @classmethod
@@ -34,6 +53,8 @@ class Template(Settings):
         for name in ("emb", "output"):
             if places.count(name) != 1:
                 raise ValueError(f"expected <{name}> exactly once")
+        if "image" in places:
+            raise ValueError("<image> stands in the key `image` only, which is put before this prompt")
         fields = [place for place in places if place in FIELDS]
         if not fields or len(set(fields)) < len(fields):
             raise ValueError(
@@ -162,6 +183,8 @@ class TrainConfig(Settings):
         description="shorter lengths that are trained with it (32, 64, ...): a prefix of the vector is an embedding too",
     )
     prompt: PromptConfig = PromptConfig()
+    vision: VisionConfig = VisionConfig()
+    images: ImagesConfig = ImagesConfig()
     tasks: TasksConfig = TasksConfig()
     negatives: NegativesConfig = NegativesConfig()
     lexicon: int | None = Field(
@@ -253,6 +276,12 @@ class EmbedConfig(Settings):
         None, ge=2, description="store only the first so many dimensions (a length trained by matryoshka); none = all"
     )
     dtype: Literal["float32", "float16"] = Field("float32", description="of the stored vectors")
+    view: Literal["both", "text", "image", "shuffled", "visual"] = Field(
+        "both",
+        description="what of a note is encoded, for comparisons; both: all of it; text or image: that alone; shuffled: its text "
+        "with another note's images; visual: the image word (vision.micl)",
+    )
+    images: ImagesConfig = ImagesConfig()
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="of the backbone's matrix products; bf16 is faster where the device has it in hardware"
     )
@@ -279,6 +308,7 @@ class GenerateConfig(Settings):
     early_stopping: bool = Field(True, description="off: always draw all samples")
     temperature: float = Field(0.7, gt=0)
     max_tokens: int = Field(48, ge=1, description="of an answer that is written freely")
+    images: ImagesConfig = ImagesConfig()
     batch_tokens: int = Field(8192, ge=64, description="tokens of a batch, padding included")
     shard_rows: int = Field(2000, ge=1, description="notes per output shard; the unit that a killed job loses")
     precision: Literal["fp32", "bf16"] = Field(

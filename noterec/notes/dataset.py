@@ -16,6 +16,8 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from noterec import schema, storage
 from noterec.errors import InputError
@@ -132,9 +134,8 @@ class Dataset:
                 try:
                     for batch in parquet.iter_batches(batch_rows, columns=wanted):
                         table = schema.conform(pa.Table.from_batches([batch]), schema.NOTES, name=str(file))
-                        mask = keep[start : start + table.num_rows].copy()
+                        mask = _live(table, keep, start)
                         start += table.num_rows
-                        mask &= ~table["deleted"].fill_null(False).to_numpy()
                         if columns is not None:
                             there = set(table.column_names) - {"note_id"}  # one that only other files have is left out
                             table = table.select(["note_id", *(c for c in columns if c in there)])
@@ -160,6 +161,34 @@ class Dataset:
         """Ids of the live notes, in file order."""
         return self.notes(["note_id"])["note_id"]
 
+    def image_counts(self) -> pl.DataFrame:
+        """How many entries the images column of a live note has: note_id and images (int64), of notes that have any.
+
+        Only the smallest part of the column is read, such as the paths: no image enters memory.
+
+        Raises:
+            InputError: a file is damaged, or its images are no lists.
+        """
+        parts = [pl.DataFrame(schema={"note_id": pl.String, "images": pl.Int64})]
+        for file in self.note_files:
+            start = 0
+            with storage.open_parquet(file) as parquet:
+                if "images" not in parquet.schema_arrow.names:
+                    continue
+                columns = ["note_id", "deleted", _smallest_leaf(parquet, "images")]
+                try:
+                    for batch in parquet.iter_batches(storage.ROW_GROUP_ROWS, columns=columns):
+                        read = pa.Table.from_batches([batch])
+                        counts = _list_lengths(read["images"], file)
+                        table = schema.conform(read.drop_columns("images"), schema.NOTES, name=str(file))
+                        mask = _live(table, self._winners[file], start) & (counts > 0)
+                        start += table.num_rows
+                        ids = pl.Series(table["note_id"].filter(pa.array(mask)), dtype=pl.String)
+                        parts.append(pl.DataFrame({"note_id": ids, "images": counts[mask]}))
+                except (pa.ArrowInvalid, OSError) as error:
+                    raise InputError(f"{file}: damaged Parquet file ({error}); write it again, or remove it") from error
+        return pl.concat(parts)
+
     def engagement(self, *, engaged: bool = False) -> pl.DataFrame:
         """The log, in file order.
 
@@ -181,6 +210,32 @@ class Dataset:
                 f"expected one of {', '.join(schema.ACTIONS)}"
             )
         return log.filter(pl.col("action").is_in(list(schema.ENGAGED))) if engaged else log
+
+
+def _live(table: pa.Table, newest: np.ndarray, start: int) -> np.ndarray:
+    """Which rows of a conformed table, the file's from `start` on, are the newest of their note and not deleted: (rows,) bool."""
+    deleted = table["deleted"].fill_null(False).to_numpy()
+    return np.asarray(newest[start : start + table.num_rows] & ~deleted, dtype=bool)
+
+
+def _smallest_leaf(parquet: pq.ParquetFile, column: str) -> str:
+    """The path of the leaf of a nested column that takes the fewest bytes; any of them tells how long the lists are."""
+    meta = parquet.metadata
+    leaves = [
+        place for place in range(len(parquet.schema)) if parquet.schema.column(place).path.split(".")[0] == column
+    ]
+    sizes = [
+        sum(meta.row_group(g).column(leaf).total_compressed_size for g in range(meta.num_row_groups)) for leaf in leaves
+    ]
+    return str(parquet.schema.column(leaves[int(np.argmin(sizes))]).path)
+
+
+def _list_lengths(column: pa.ChunkedArray, file: Path) -> np.ndarray:
+    """The length of each list of the images column, null counting as empty: (rows,) int64."""
+    kind = column.type
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
+        raise InputError(f"{file}: column 'images' is {kind}; expected a list of {schema.IMAGE} per note")
+    return np.asarray(pc.list_value_length(column).fill_null(0).to_numpy(), dtype=np.int64)
 
 
 def write_meta(path: str | os.PathLike[str], *, clock: Clock, **origin: Any) -> None:

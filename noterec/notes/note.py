@@ -5,23 +5,25 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from noterec import schema
 from noterec.errors import InputError
 
-ENCODED_COLUMNS = ("title", "hashtags", "content")  # the fields that an embedding depends on
+ENCODED_COLUMNS = ("title", "hashtags", "content")  # the text that an embedding depends on
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Note:
     """A note as a person posts it: `Note(title="Cold brew at home", content="...", hashtags=["coffee"])`.
 
-    Text may be anything, of any length: it can't break the prompt, and what is beyond the model's limits is cut.
+    Text may be anything, of any length: it can't break the prompt, and what is beyond the model's limits is cut. An image is a
+    file's bytes, or a mapping with `bytes` or `path`, as in the images column.
     """
 
     title: str | None = None
@@ -32,6 +34,7 @@ class Note:
     author_id: str | None = None
     language: str | None = None
     created_at: dt.datetime | None = None
+    images: list[Any] = dataclasses.field(default_factory=list)
 
 
 def as_table(notes: Any) -> pa.Table:
@@ -82,11 +85,34 @@ def _from_items(items: Iterable[Any]) -> pa.Table:
         row["note_id"] = str(position if given is None or given == "" else given)
         if isinstance(row.get("hashtags"), str):
             raise InputError(f"notes[{position}]: hashtags is one string; expected a list of strings")
+        row["images"] = _images(row.get("images"), position)
         rows.append({key: _sound(value) for key, value in row.items()})
     try:
         return pa.Table.from_pylist(rows, schema=schema.NOTES)
     except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError) as error:
         raise InputError(f"notes: a field has the wrong type: {error}") from error
+
+
+def _images(images: Any, position: int) -> list[dict[str, Any]] | None:
+    """Images as the images column holds them."""
+    if images is None:
+        return None
+    if not isinstance(images, list | tuple):
+        raise InputError(
+            f"notes[{position}]: images is {type(images).__name__}; expected a list of bytes, or of mappings with bytes or path"
+        )
+    entries = []
+    for image in images:
+        if isinstance(image, Mapping):
+            entries.append({"bytes": image.get("bytes"), "path": image.get("path")})
+        elif isinstance(image, bytes | bytearray | memoryview):
+            entries.append({"bytes": bytes(image), "path": None})
+        else:
+            raise InputError(
+                f"notes[{position}]: an image is {type(image).__name__}; expected a file's bytes, or {{'path': ...}} together with "
+                "an image root"
+            )
+    return entries
 
 
 def _sound(value: Any) -> Any:
@@ -105,20 +131,35 @@ def texts(table: pa.Table) -> list[tuple[str, list[str], str]]:
     ]
 
 
-def content_hashes(table: pa.Table) -> np.ndarray:
-    """A hash of the fields that an embedding depends on: (B,) uint64, the same on every machine and in every version.
+def content_hashes(table: pa.Table, stamps: Sequence[Sequence[bytes]] | None = None) -> np.ndarray:
+    """A hash of what an embedding depends on: (B,) uint64, the same on every machine and in every version.
 
     Nulls count as empty. Fields are separated by their lengths, so no text can be moved from one to the next.
+
+    Args:
+        table: B notes.
+        stamps: what tells each note's pictures from others (`ImageSource.stamp`); None = text alone. A note without pictures has
+            the hash of its text.
     """
     hashes = np.empty(table.num_rows, dtype=np.uint64)
     for row, (title, hashtags, content) in enumerate(texts(table)):
         digest = hashlib.blake2b(digest_size=8)
+        if stamps is not None and stamps[row]:
+            digest.update(b"images" + b"".join(len(stamp).to_bytes(8, "little") + stamp for stamp in stamps[row]))
         for part in (title, content, *hashtags):
             data = part.encode("utf-8", "surrogatepass")
             digest.update(len(data).to_bytes(8, "little"))
             digest.update(data)
         hashes[row] = int.from_bytes(digest.digest(), "little")
     return hashes
+
+
+def has_images(table: pa.Table) -> np.ndarray:
+    """Which notes have an entry among their images, usable or not: (B,) bool."""
+    if "images" not in table.column_names:
+        return np.zeros(table.num_rows, dtype=bool)
+    lengths = pc.list_value_length(table["images"]).fill_null(0)
+    return np.asarray(lengths.to_numpy() > 0)
 
 
 def has_text(table: pa.Table) -> np.ndarray:
@@ -130,3 +171,11 @@ def has_text(table: pa.Table) -> np.ndarray:
         ],
         dtype=bool,
     )
+
+
+def blanked(table: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """A table with nulls in some columns."""
+    for name in columns:
+        place = table.column_names.index(name)
+        table = table.set_column(place, name, pa.nulls(table.num_rows, table.schema.field(name).type))
+    return table

@@ -1,12 +1,15 @@
-"""The notes' pictures: an entry of the images column becomes bytes (`source`), then pixels (`decode`), many of them in worker
-processes (`workers`); `check` sums up a dataset's.
+"""The notes' pictures: an entry of the images column becomes bytes (`source`, and `fetch` where it is a URL), then pixels
+(`decode`), many of them in worker processes (`workers`); `check` sums up a dataset's.
 
 Pictures come from strangers. Whatever the bytes or the path, the outcome is an RGB picture or an `ImageError` with one of
 these reasons:
 
     nothing           neither bytes nor a path
     empty             no bytes in it
-    url               the path is a URL: nothing is fetched
+    url               the path is a URL, and fetching is off, or never done for a URL of this kind
+    private-address   the URL leads to an address that isn't public
+    fetch-failed      no such name, no connection, or another answer than a picture
+    timeout           it took longer than `fetch_seconds`
     no-root           a path, and no folder was given below which files may be read
     outside-root      the path leads out of that folder
     bad-path          the path can't be a file's name

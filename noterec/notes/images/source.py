@@ -1,17 +1,19 @@
 """An entry of the images column as the bytes of a picture file: its own bytes, or a file below a folder that the user named.
 
 Notes are written by strangers, so a path is a request, not an address: it may not lead out of the folder by `..`, by being
-absolute or through links, and only regular files are opened. Nothing is fetched from a network.
+absolute or through links, and only regular files are opened. URLs are fetched only where the settings say so (see `fetch`).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
+import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from noterec import storage
 from noterec.config import ImagesConfig
@@ -20,6 +22,8 @@ from noterec.notes.images.decode import check_bytes
 
 Entry = Mapping[str, Any] | None  # {"bytes", "path"}, as the images column holds it
 
+_HTTP = re.compile(r"https?:/", re.IGNORECASE)
+
 
 @dataclasses.dataclass(frozen=True)
 class ImageSource:
@@ -27,7 +31,7 @@ class ImageSource:
 
     Attributes:
         root: the only folder below which paths are followed; None refuses every path.
-        limits: what a picture may be.
+        limits: what a picture may be, and whether URLs are fetched.
 
     Raises:
         InputError: the root is no folder.
@@ -49,7 +53,7 @@ class ImageSource:
 
         Args:
             entry: {"bytes": binary or None, "path": text or None}. A relative path counts from the root; an absolute one must
-                lie below it.
+                lie below it; an http(s) URL is fetched where `limits.fetch` is on.
 
         Raises:
             ImageError: there is none, it can't be read, or it is too large.
@@ -63,27 +67,75 @@ class ImageSource:
             raise ImageError("nothing", "the image has neither bytes nor a path; expected one of them")
         return self._read_file(str(path))
 
+    def url(self, entry: Entry) -> str | None:
+        """The URL that `read` would fetch for this entry; None where it fetches nothing."""
+        path = entry.get("path") if entry and entry.get("bytes") is None else None
+        return str(path) if path and self.limits.fetch and _HTTP.match(str(path)) else None
+
+    def stamp(self, entry: Entry) -> bytes:
+        """What tells an entry's picture from another, without decoding: 16 bytes that change when the picture does.
+
+        They depend on the entry's bytes; or on a file's path, size and time of change; or, where it would be fetched, on the URL
+        alone; or on the reason why it can't be reached. No entry is so bad that this raises.
+        """
+        data = entry.get("bytes") if entry else None
+        if data is not None:
+            return _stamp(b"bytes", data)
+        path = entry.get("path") if entry else None
+        if not path:
+            return _stamp(b"refused", b"nothing")
+        name = str(path).encode("utf-8", "surrogatepass")
+        if self.url(entry) is not None:
+            return _stamp(b"url", name)
+        try:
+            with self._open(str(path)) as file:
+                found = os.fstat(file.fileno())
+        except ImageError as error:
+            return _stamp(b"refused", error.reason.encode())
+        return _stamp(b"file", b"%s\0%d\0%d" % (name, found.st_size, found.st_mtime_ns))
+
     def _read_file(self, path: str) -> bytes:
-        shown = repr(path if len(path) <= 200 else path[:200] + "...")
+        if self.limits.fetch and _HTTP.match(path):
+            from noterec.notes.images.fetch import fetch
+
+            return fetch(path, self.limits)
+        with self._open(path) as file:
+            check_bytes(os.fstat(file.fileno()).st_size, self.limits)
+            try:
+                data = file.read(self.limits.max_bytes + 1)  # it may have grown since
+            except OSError as error:
+                raise ImageError("unreadable", f"{_shown(path)}: can't be read: {error.strerror or error}") from error
+        check_bytes(len(data), self.limits)
+        return data
+
+    def _open(self, path: str) -> BinaryIO:
+        shown = _shown(path)
         if storage.URL.match(path) or path[:5].lower() == "data:":
-            raise ImageError("url", f"{shown}: pictures are not fetched from URLs; download it, or store its bytes")
+            raise ImageError("url", f"{shown}: {self._why_not_fetched(path)}; download it, or store its bytes")
         if self.root is None:
             raise ImageError(
                 "no-root",
                 f"{shown}: files are read only below a folder that you name; give the image root (--image-root)",
             )
         try:
-            handle = _open_below(self.root, path, shown)
-            with os.fdopen(handle, "rb") as file:
-                size = os.fstat(handle).st_size
-                check_bytes(size, self.limits)
-                data = file.read(self.limits.max_bytes + 1)  # it may have grown since
+            return os.fdopen(_open_below(self.root, path, shown), "rb")
         except (FileNotFoundError, NotADirectoryError) as error:
             raise ImageError("not-found", f"{shown}: no such file below {self.root}") from error
         except OSError as error:
             raise ImageError("unreadable", f"{shown}: can't be read: {error.strerror or error}") from error
-        check_bytes(len(data), self.limits)
-        return data
+
+    def _why_not_fetched(self, path: str) -> str:
+        if _HTTP.match(path):
+            return "pictures are not fetched from URLs (images.fetch=false)"
+        return "pictures are not fetched from URLs of this kind"
+
+
+def _shown(path: str) -> str:
+    return repr(path if len(path) <= 200 else path[:200] + "...")
+
+
+def _stamp(kind: bytes, value: bytes) -> bytes:
+    return hashlib.blake2b(value, digest_size=16, person=kind).digest()  # `person` keeps the kinds apart
 
 
 def _open_below(root: Path, path: str, shown: str) -> int:
