@@ -48,34 +48,65 @@ class Backbone:
         config: Any = self.model.config
         return int(config.get_text_config().hidden_size)
 
-    def hidden(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        """The last layer's states: (B, T) int64 right-padded ids and (B,) lengths to (B, T, H) in the backbone's dtype.
+    @property
+    def token_std(self) -> float:
+        """The standard deviation of a token embedding's elements: the scale in which visual tokens should come."""
+        model: Any = self.model
+        return float(model.get_input_embeddings().weight.detach().float().std())
 
-        Only the trunk runs: the language-model head isn't applied, no other layer's states are kept.
-        """
-        trunk: Any = getattr(self.model, "base_model", self.model)
-        if self.kind == "causal":
-            # Causal attention from the left never sees right padding, so no mask is needed.
-            return torch.as_tensor(trunk(input_ids=ids, use_cache=False).last_hidden_state)
-        mask = torch.arange(ids.shape[1], device=ids.device)[None, :] < lengths[:, None]  # (B, T)
-        return torch.as_tensor(trunk(input_ids=ids, attention_mask=mask.long()).last_hidden_state)
-
-    def readout(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        """The state of every note: before [EMB] for a causal model, the mean over tokens for an encoder.
+    def spliced(self, ids: Tensor, visual: Tensor) -> Tensor:
+        """Token embeddings with visual tokens in their slots.
 
         Args:
-            ids: (B, T) int64, right-padded.
-            lengths: (B,) int64, tokens of each note.
+            ids: (B, T) int64, negative in M slots.
+            visual: (M, H), in the order of the slots, row by row.
 
         Returns:
-            (B, H) in the backbone's dtype.
+            (B, T, H) in the dtype of the token embeddings.
         """
-        states = self.hidden(ids, lengths)  # (B, T, H)
+        model: Any = self.model
+        embedded = model.get_input_embeddings()(ids.clamp(min=0))  # (B, T, H)
+        return torch.as_tensor(embedded.index_put((ids < 0).nonzero(as_tuple=True), visual.to(embedded.dtype)))
+
+    def hidden(self, ids: Tensor, lengths: Tensor, visual: Tensor | None = None) -> Tensor:
+        """The last layer's states; only the trunk runs: no language-model head, no other layer's states are kept.
+
+        Args:
+            ids: (B, T) int64, right-padded, negative in M slots.
+            lengths: (B,) int64, tokens of each note, slots included.
+            visual: (M, H) for the slots, row by row; None where there are none.
+
+        Returns:
+            (B, T, H) in the backbone's dtype.
+        """
+        trunk: Any = getattr(self.model, "base_model", self.model)
+        given = {"input_ids": ids} if visual is None else {"inputs_embeds": self.spliced(ids, visual)}
         if self.kind == "causal":
-            return states[torch.arange(len(ids), device=ids.device), lengths - 1]  # (B, H)
+            # Causal attention from the left never sees right padding, so no mask is needed.
+            return torch.as_tensor(trunk(**given, use_cache=False).last_hidden_state)
         mask = torch.arange(ids.shape[1], device=ids.device)[None, :] < lengths[:, None]  # (B, T)
+        return torch.as_tensor(trunk(**given, attention_mask=mask.long()).last_hidden_state)
+
+    def readout(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """The state of every note's text: (B, T) int64 right-padded ids and (B,) lengths to (B, H) in the backbone's dtype."""
+        return self.pooled(self.hidden(ids, lengths), lengths, lengths[:, None] - 1)[:, 0]
+
+    def pooled(self, states: Tensor, lengths: Tensor, readouts: Tensor) -> Tensor:
+        """The words of every note: before [EMB] for a causal model, the mean over tokens for an encoder.
+
+        Args:
+            states: (B, T, H), from `hidden`.
+            lengths: (B,) int64, tokens of each note.
+            readouts: (B, W) int64, the positions that are read; an encoder has one word, wherever they say.
+
+        Returns:
+            (B, W, H) in the backbone's dtype.
+        """
+        if self.kind == "causal":
+            return states[torch.arange(len(states), device=states.device)[:, None], readouts]  # (B, W, H)
+        mask = torch.arange(states.shape[1], device=states.device)[None, :] < lengths[:, None]  # (B, T)
         weights = mask.to(states.dtype)[:, :, None]  # (B, T, 1)
-        return torch.as_tensor((states * weights).sum(dim=1) / weights.sum(dim=1))  # (B, H)
+        return torch.as_tensor((states * weights).sum(dim=1) / weights.sum(dim=1))[:, None]  # (B, 1, H)
 
     def logits(self, states: Tensor) -> Tensor:
         """Next-token scores of a causal model from its last layer's states: (M, H) to (M, V) float32.
@@ -140,6 +171,16 @@ def resolve(name: str) -> str:
             f"{name}: no such folder; expected a Hugging Face model folder (config.json, model.safetensors, tokenizer.json)"
         )
     return name
+
+
+def kind_of(name: str) -> Kind:
+    """Whether a backbone is a causal language model or an encoder, from its config.json alone; errors as in `load_backbone`."""
+    from transformers import AutoConfig
+
+    try:
+        return _kind(AutoConfig.from_pretrained(resolve(name)), name)
+    except (OSError, ValueError) as error:
+        raise DependencyError(f"backbone {name!r}: {str(error).strip().splitlines()[0]}") from error
 
 
 def load_backbone(name: str, *, layers: int | None = None, device: torch.device | None = None) -> Backbone:

@@ -16,13 +16,15 @@ from typing import Any
 import torch
 
 from noterec import config, storage
-from noterec.config import PromptConfig
+from noterec.config import PromptConfig, VisionConfig
 from noterec.errors import ArtefactError, DependencyError, InputError
 from noterec.model import backbone as backbones
 from noterec.model import lora
 from noterec.model.backbone import Backbone
 from noterec.model.head import Head
 from noterec.model.lexicon import Lexicon
+from noterec.model.vision.sight import FOLDER as VISION_FOLDER
+from noterec.model.vision.sight import Sight
 
 NOTEREC_FILE = "noterec.json"
 HEAD_FILE = "head.safetensors"
@@ -31,6 +33,7 @@ CATEGORIES_FILE = "categories.json"
 MODULES_FILE = "modules.json"  # what sentence-transformers looks for; it would take the backbone alone without a word
 MODULES = [{"idx": 0, "name": "0", "path": "", "type": "noterec.model.sentence.SentenceModule"}]
 FORMAT = 1
+FORMAT_WITH_VISION = 2  # so that a version that doesn't know of images doesn't leave them out without a word
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Saved:
     backbone: Backbone
     head: Head | None
     lexicon: Lexicon | None
+    sight: Sight | None
     categories: list[str]
     prompt: PromptConfig
     logit_scale: float
@@ -84,8 +88,8 @@ def load(folder: Path, device: torch.device) -> Saved:
     """
     record = storage.read_json(folder / NOTEREC_FILE)
     found = record.get("format") if isinstance(record, dict) else None
-    if found != FORMAT:
-        raise ArtefactError(f"{folder}: {NOTEREC_FILE} has format {found}, this version reads {FORMAT}")
+    if found not in (FORMAT, FORMAT_WITH_VISION):
+        raise ArtefactError(f"{folder}: {NOTEREC_FILE} has format {found}, this version reads 1 and 2; update noterec")
     try:
         return _saved(folder, record, device)
     except (KeyError, TypeError) as error:
@@ -106,11 +110,17 @@ def _saved(folder: Path, record: dict[str, Any], device: torch.device) -> Saved:
         except (OSError, RuntimeError, SafetensorError) as error:
             raise ArtefactError(f"{folder / HEAD_FILE}: missing or not this model's head ({error})") from error
     adapter = record.get("adapter")
+    backbone = (
+        lora.load_adapters(folder, adapter, device) if adapter else backbones.load_backbone(str(folder), device=device)
+    )
+    sight = None
+    if record["format"] == FORMAT_WITH_VISION:
+        vision = config.make(VisionConfig, record["vision"], where=str(folder / NOTEREC_FILE))
+        sight = Sight.load(folder, vision, backbone, device)
     return Saved(
-        backbone=lora.load_adapters(folder, adapter, device)
-        if adapter
-        else backbones.load_backbone(str(folder), device=device),
+        backbone=backbone,
         head=head,
+        sight=sight,
         lexicon=Lexicon.load(folder / LEXICON_FILE) if head is not None and head.lexicon else None,
         categories=storage.read_json(categories) if (categories := folder / CATEGORIES_FILE).is_file() else [],
         prompt=config.make(PromptConfig, record["prompt"], where=str(folder / NOTEREC_FILE)),
@@ -126,6 +136,7 @@ def save(
     backbone: Backbone,
     head: Head | None,
     lexicon: Lexicon | None,
+    sight: Sight | None,
     categories: list[str],
     record: dict[str, Any],
 ) -> None:
@@ -158,24 +169,35 @@ def save(
             save_file(weights, aside / HEAD_FILE)
         if lexicon is not None:
             lexicon.save(aside / LEXICON_FILE)
+        if sight is not None:
+            sight.save(aside)
         if categories:
             storage.write_json(aside / CATEGORIES_FILE, categories)
         storage.write_json(aside / MODULES_FILE, MODULES)
         (folder / NOTEREC_FILE).unlink(missing_ok=True)
         for file in _own_files(folder):
-            if not (aside / file.name).exists():
-                file.unlink()  # of the model that is replaced
+            if not (aside / file.name).exists():  # of the model that is replaced
+                shutil.rmtree(file) if file.is_dir() else file.unlink()
         for file in sorted(aside.iterdir()):
             target = folder / file.name
             if target.is_dir():
                 shutil.rmtree(target)
             file.replace(target)
-    storage.write_json(folder / NOTEREC_FILE, {"format": FORMAT, **record})
+    form = FORMAT if sight is None else FORMAT_WITH_VISION
+    storage.write_json(folder / NOTEREC_FILE, {"format": form, **record})
 
 
 def _own_files(folder: Path) -> list[Path]:
     """What a model that was saved there before may have, and the next one need not."""
-    names = [HEAD_FILE, LEXICON_FILE, CATEGORIES_FILE, *lora.FILES, "config.json", "generation_config.json"]
+    names = [
+        HEAD_FILE,
+        LEXICON_FILE,
+        CATEGORIES_FILE,
+        VISION_FOLDER,
+        *lora.FILES,
+        "config.json",
+        "generation_config.json",
+    ]
     return [file for file in folder.iterdir() if file.name in names or file.match("model*.safetensors*")]
 
 

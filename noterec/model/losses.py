@@ -135,6 +135,17 @@ def joint_loss(contrastive: Tensor, generation: Tensor, alpha: float) -> Tensor:
     return (contrastive + alpha * generation) / (1 + alpha)
 
 
+def weighted_loss(multimodal: Tensor, visual: Tensor, visual_weight: float) -> Tensor:
+    """`(w_m L_m + w_v L_v) / (w_m + w_v)` with w_m = 1: the note's word and the image's (arXiv:2405.16789 §4.2).
+
+    Args:
+        multimodal: () float, L_m.
+        visual: () float, L_v.
+        visual_weight: w_v; the paper's 9 : 1 is 1/9.
+    """
+    return (multimodal + visual_weight * visual) / (1 + visual_weight)
+
+
 def _logits(rows: Tensor, columns: Tensor, logit_scale: Tensor) -> Tensor:
     """Scaled cosines: (B, D) and (C, D) to (B, C) float32."""
     # Under autocast the product of float32 matrices would be rounded to bfloat16: steps of 0.1 in a logit of 20.

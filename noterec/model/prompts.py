@@ -6,12 +6,14 @@ fields are tokenised apart and joined as ids, therefore
 
 - a field is cut at its own limit of tokens, and the readout position can't be cut or moved;
 - the ids before the first field are the same for every note;
-- text that spells a special token is tokenised as ordinary characters: nothing a stranger writes can forge one.
+- text that spells a special token is tokenised as ordinary characters: nothing a stranger writes can forge one;
+- a visual token's place is marked by a number that is no token, `SLOT`, which no text can give.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -22,13 +24,24 @@ import numpy as np
 
 from noterec.config import PromptConfig
 from noterec.errors import InputError
-from noterec.model.templates import Task, Words, words_of
+from noterec.model.templates import ImageWords, Task, Words, image_words_of, words_of
 
 # Text beyond this many characters per allowed token is cut before tokenising, so that a note of megabytes costs nothing.
 CHARACTERS_PER_TOKEN = 32
 NOTES_AT_A_TIME = 1024  # the tokenizer holds a hundred kilobytes for each long text that it is given at once
 
+SLOT = -1  # stands in the ids where a visual token goes
+
 Text = tuple[str, list[str], str]  # title, hashtags, content
+
+
+@dataclasses.dataclass(frozen=True)
+class Slots:
+    """How images stand in a prompt: so many visual tokens each, at most so many images, with an image word behind them or not."""
+
+    tokens: int
+    images: int
+    word: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,21 +53,27 @@ class Request:
         task: what is asked for; None = only the embedding.
         answer: what is to be learned: one category, or hashtags. Empty where the model shall write it.
         count: how many hashtags are asked for; the length of the answer unless given.
+        images: how many images it shows.
     """
 
     text: Text
     task: Task | None = None
     answer: tuple[str, ...] = ()
     count: int | None = None
+    images: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """A request as ids (T,) int64: prompt up to `readout`, the position that is read, guidance, and from `output` on the answer."""
+    """A request as ids (T,) int64: prompt up to `readout`, the position that is read, guidance, and from `output` on the answer.
+
+    `word` is the position of the image word, the readout's own where there is none.
+    """
 
     ids: np.ndarray
     readout: int
     output: int
+    word: int
 
 
 class Prompt:
@@ -68,8 +87,8 @@ class Prompt:
         special_ids: tokens that stand for no text, so that none comes from a note and none is part of an answer.
     """
 
-    def __init__(self, tokenizer: Any, config: PromptConfig, *, style: str) -> None:
-        """Take a Hugging Face fast tokenizer.
+    def __init__(self, tokenizer: Any, config: PromptConfig, *, style: str, slots: Slots | None = None) -> None:
+        """Take a Hugging Face fast tokenizer, and how images stand in the prompt, if they do.
 
         Raises:
             InputError: the tokenizer has no fast backend.
@@ -100,12 +119,24 @@ class Prompt:
         self.end_id: int | None = (
             tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
         )
+        self.slots = slots
+        self._image_words: ImageWords | None = None
+        self._image_ids: tuple[list[int], ...] = (
+            [],
+            [],
+            [],
+        )  # before the visual tokens, up to the image word, behind it
+        if slots is not None:
+            self._image_words = image_words_of(config, self.style, word=slots.word)
+            self._image_ids = tuple(self._tokenise(dataclasses.astuple(self._image_words)))
+        shown = 0 if slots is None else len(self._image_part(slots.images))
         fields = self._words["category"].fields
-        self.max_tokens = sum(map(len, self._literals_of(None, 0)[0])) + sum(self._limits[field] for field in fields)
+        around = sum(map(len, self._literals_of(None, 0)[0]))
+        self.max_tokens = shown + around + sum(self._limits[field] for field in fields)
         self.max_request_tokens = self.max_tokens
         for task, words in self._words.items():
             literals, guidance = self._literals_of(task, 100)
-            longest = sum(map(len, literals)) + sum(self._limits[field] for field in words.fields)
+            longest = shown + sum(map(len, literals)) + sum(self._limits[field] for field in words.fields)
             self.max_request_tokens = max(self.max_request_tokens, longest + len(guidance) + config.output_tokens + 1)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -118,7 +149,7 @@ class Prompt:
 
     @property
     def prefix(self) -> list[int]:
-        """The ids with which every note begins."""
+        """The ids with which every note without images begins."""
         return list(self._literals_of(None, 0)[0][0])
 
     @property
@@ -130,7 +161,11 @@ class Prompt:
             "literals": list(words.literals),
             **{f"{field}_tokens": limit for field, limit in self._limits.items()},
         }
-        return record if words.fields == tuple(self._limits) else {**record, "fields": list(words.fields)}
+        if words.fields != tuple(self._limits):
+            record["fields"] = list(words.fields)
+        if self.slots is not None and self._image_words is not None:
+            record["images"] = {**dataclasses.asdict(self.slots), **dataclasses.asdict(self._image_words)}
+        return record
 
     @property
     def task_signature(self) -> dict[str, Any]:
@@ -151,19 +186,35 @@ class Prompt:
         """Whether there is a prompt for a task and a token to end its answer."""
         return task in self._words and bool(self._words[task].guidance) and self.end_id is not None
 
-    def encode(self, notes: Iterable[Text]) -> list[np.ndarray]:
+    def image_word(self, images: int) -> int | None:
+        """Where the image word stands in a note with so many images; None where there is none."""
+        if not images or self.slots is None or not self.slots.word:
+            return None
+        before, between, _ = self._image_ids
+        return len(self._lead) + len(before) + images * self.slots.tokens + len(between) - 1
+
+    def _image_part(self, images: int) -> list[int]:
+        """What shows so many images."""
+        if not images or self.slots is None:
+            return []
+        before, between, after = self._image_ids
+        return [*before, *[SLOT] * (images * self.slots.tokens), *between, *after]
+
+    def encode(self, notes: Iterable[Text], images: Sequence[int] | None = None) -> list[np.ndarray]:
         """Token ids of every note, up to its readout.
 
         Args:
             notes: (title, hashtags, content) of B notes.
+            images: how many images each shows; None = none.
 
         Returns:
             B arrays (T_b,) int64, special tokens included; the readout of a compress prompt is the last one.
         """
         encoded: list[np.ndarray] = []
-        remaining = iter(notes)
+        shown = itertools.repeat(0) if images is None else images
+        remaining = (Request(text, images=count) for text, count in zip(notes, shown, strict=images is not None))
         while part := list(islice(remaining, NOTES_AT_A_TIME)):
-            encoded.extend(example.ids for example in self.examples([Request(text) for text in part]))
+            encoded.extend(example.ids for example in self.examples(part))
         return encoded
 
     def examples(self, requests: Sequence[Request]) -> list[Example]:
@@ -210,7 +261,8 @@ class Prompt:
         words = self._words[request.task or "category"]
         count = request.count if request.count is not None else len(request.answer)
         literals, guidance = self._literals_of(request.task, count if request.task == "hashtags" else 0)
-        parts: list[Sequence[int]] = [literals[0]]
+        lead, rest = literals[0][: len(self._lead)], literals[0][len(self._lead) :]
+        parts: list[Sequence[int]] = [lead, self._image_part(request.images), rest]
         for field, literal in zip(words.fields, literals[1:], strict=True):
             parts.append(next(field_ids)[: self._limits[field]])
             parts.append(literal)
@@ -224,7 +276,9 @@ class Prompt:
         output = sum(map(len, parts))
         if request.task is not None and request.answer:
             parts.append(self.answer_ids(request.task, request.answer))
-        return Example(np.concatenate([np.asarray(part, dtype=np.int64) for part in parts]), readout, output)
+        ids = np.concatenate([np.asarray(part, dtype=np.int64) for part in parts])
+        word = self.image_word(request.images)
+        return Example(ids, readout, output, readout if word is None else word)
 
     def _literals(self, task: Task | None, count: int) -> tuple[tuple[list[int], ...], list[int]]:
         words: Words = self._words[task or "category"]

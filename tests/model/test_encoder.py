@@ -113,7 +113,7 @@ def test_every_kind_of_input_agrees(encoder: NoteEncoder) -> None:
 
 
 def test_notes_without_text_are_named(encoder: NoteEncoder) -> None:
-    with pytest.raises(InputError, match=r"2 of 3 notes have no text, the first is 'b'"):
+    with pytest.raises(InputError, match=r"2 of 3 notes have nothing to read, the first is 'b'"):
         encoder.encode([Note(title="a"), Note(note_id="b", title=" \n"), Note(hashtags=[""], note_id="c")])
 
 

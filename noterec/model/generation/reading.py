@@ -33,8 +33,16 @@ class Reading:
         self.next = next_scores
 
     @classmethod
-    def read(cls, backbone: Backbone, prompts: Sequence[np.ndarray], device: torch.device) -> Self:
-        """Read B prompts, each (T_b,) int64 ids.
+    def read(
+        cls, backbone: Backbone, prompts: Sequence[np.ndarray], device: torch.device, visual: Tensor | None = None
+    ) -> Self:
+        """Read B prompts.
+
+        Args:
+            backbone: a causal model.
+            prompts: (T_b,) int64 ids each, negative in M slots.
+            device: where it is.
+            visual: (M, H) visual tokens for the slots, prompt by prompt; None where there are none.
 
         Raises:
             InputError: the model keeps a running state in place of keys and values, so it can't go back to the prompt's end.
@@ -53,7 +61,7 @@ class Reading:
             ids[row, longest - len(prompt) :] = torch.from_numpy(prompt)
             mask[row, longest - len(prompt) :] = 1
         reading = cls(backbone, DynamicCache(), mask[:, :0].to(device), torch.empty(0))
-        states = reading._run(ids.to(device), mask.to(device))  # (B, T, H)
+        states = reading._run(ids.to(device), mask.to(device), visual)  # (B, T, H)
         reading.next = reading._score(states[:, -1])  # (B, V)
         return reading
 
@@ -92,14 +100,15 @@ class Reading:
         other.keep(rows)
         return other
 
-    def _run(self, ids: Tensor, mask: Tensor) -> Tensor:
+    def _run(self, ids: Tensor, mask: Tensor, visual: Tensor | None = None) -> Tensor:
         """Read (B, L) more ids whose (B, L) mask is 0 for padding; (B, L, H) states of the last layer."""
         read = self._mask.sum(dim=1, keepdim=True)  # (B, 1)
         positions = (read + mask.cumsum(dim=1) - 1).clamp(min=0)  # (B, L)
         self._mask = torch.cat([self._mask, mask], dim=1)
         trunk: Any = getattr(self._backbone.model, "base_model", self._backbone.model)
         given: dict[str, Any] = {"position_ids": positions} if "position_ids" in _parameters(trunk) else {}
-        output = trunk(input_ids=ids, attention_mask=self._mask, past_key_values=self._cache, use_cache=True, **given)
+        given |= {"input_ids": ids} if visual is None else {"inputs_embeds": self._backbone.spliced(ids, visual)}
+        output = trunk(attention_mask=self._mask, past_key_values=self._cache, use_cache=True, **given)
         return cast(Tensor, output.last_hidden_state)
 
     def _score(self, states: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from noterec.model.generation.categories import Categories, closed_set
 from noterec.model.generation.reading import Reading
 from noterec.model.generation.search import Knowledge, Search
 from noterec.model.generation.tree import PrefixTree
+from noterec.model.inputs import Pictures
 from noterec.model.prompts import Request
 from noterec.model.tasks import normal
 from noterec.model.templates import Task
@@ -120,15 +121,17 @@ class Writer:
     def readable(self, table: pa.Table) -> np.ndarray:
         """Which notes have text in a field that the task's prompt shows: (B,) bool."""
         unseen = [field for field in note.ENCODED_COLUMNS if field not in self._prompt.reads(self.task)]
-        return note.has_text(blanked(table, unseen))
+        return note.has_text(note.blanked(table, unseen))
 
-    def answers(self, table: pa.Table) -> list[Generation]:
-        """Answer for all notes of a table, in its order.
+    def answers(self, table: pa.Table, pictures: Pictures | None = None) -> list[Generation]:
+        """Answer for all notes of a table, in its order; `pictures` as in `write`.
 
         Raises:
-            InputError: a note has no text that the task's prompt shows.
+            InputError: a note has neither text that the task's prompt shows nor a picture that it shows.
         """
         unreadable = ~self.readable(table)
+        if pictures is not None:
+            unreadable &= pictures.counts == 0
         if unreadable.any():
             ids = table["note_id"].filter(pa.array(unreadable)).to_pylist()
             raise InputError(
@@ -137,32 +140,39 @@ class Writer:
             )
         found: dict[int, Generation] = {}
         with progress.track("generate", table.num_rows, "notes") as bar:
-            for batch, part in self.write(table):
+            for batch, part in self.write(table, pictures):
                 found.update(zip(batch.tolist(), part, strict=True))
                 bar.advance(len(batch))
         return [found[row] for row in range(table.num_rows)]
 
     @torch.inference_mode()
-    def write(self, table: pa.Table) -> Iterator[tuple[np.ndarray, list[Generation]]]:
+    def write(self, table: pa.Table, pictures: Pictures | None = None) -> Iterator[tuple[np.ndarray, list[Generation]]]:
         """Answer for all notes of a table, batch by batch, notes of like length together.
 
         Args:
             table: B notes with note_id, title, hashtags and content, each readable.
+            pictures: theirs, for a model whose prompt shows images; None = none.
 
         Yields:
             (positions in `table` (b,) int64, b generations).
         """
         count = self._config.n if self.task == "hashtags" else None
-        requests = [Request(text, self.task, (), count=count) for text in note.texts(table)]
+        encoder = self._encoder
+        shown = pictures.counts.tolist() if pictures is not None and self._prompt.slots else [0] * table.num_rows
+        requests = [
+            Request(text, self.task, (), count=count, images=images)
+            for text, images in zip(note.texts(table), shown, strict=True)
+        ]
         prompts = [example.ids for example in self._prompt.examples(requests)]
         ids, hashes = table["note_id"].to_pylist(), note.content_hashes(table)
-        encoder = self._encoder
         was_training = encoder.training
         encoder.eval()
         try:
             for batch in plan([len(prompt) + self._room for prompt in prompts], self._config.batch_tokens):
                 with torch.autocast(encoder.device.type, torch.bfloat16, enabled=self._config.precision == "bf16"):
-                    reading = Reading.read(encoder.backbone, [prompts[i] for i in batch], encoder.device)
+                    seen = None if pictures is None else pictures.seen(batch, encoder.device)
+                    visual = None if seen is None or encoder.sight is None else encoder.sight(seen).tokens
+                    reading = Reading.read(encoder.backbone, [prompts[i] for i in batch], encoder.device, visual)
                     answer = self._choose if self.constrained else self._write
                     written = answer(reading, [ids[i] for i in batch], [int(hashes[i]) for i in batch])
                 yield batch, written
@@ -264,11 +274,3 @@ class Writer:
             found = next(answer for answer in (first, *drawn) if tuple(map(normal, answer)) == vote.winner)
             confidence = vote.share
         return Generation(note_id, self.task, tuple(found), shares, confidence, len(drawn), text)
-
-
-def blanked(table: pa.Table, columns: Sequence[str]) -> pa.Table:
-    """A table with nulls in some columns."""
-    for name in columns:
-        place = table.column_names.index(name)
-        table = table.set_column(place, name, pa.nulls(table.num_rows, table.schema.field(name).type))
-    return table

@@ -1,0 +1,228 @@
+"""The inside of the encoder: prompt, backbone, sight, readout, head. Training and inference run the same lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from noterec import storage
+from noterec.config import PromptConfig
+from noterec.errors import InputError
+from noterec.model.backbone import Backbone
+from noterec.model.batching import pad, plan
+from noterec.model.head import Bags, Head, Visual
+from noterec.model.inputs import Inputs, Pictures, Seen
+from noterec.model.lexicon import Lexicon
+from noterec.model.prompts import Prompt
+from noterec.model.versions import versions_of
+from noterec.model.vision.sight import Glimpse, Sight
+from noterec.notes import note
+
+
+class Read(NamedTuple):
+    """What a backbone made of b notes.
+
+    Attributes:
+        hidden: (b, T, H), the last layer's states.
+        states: (b, W, H), those of the words that are read, after late fusion.
+        glimpse: what was seen; None where no note has a picture.
+    """
+
+    hidden: Tensor
+    states: Tensor
+    glimpse: Glimpse | None
+
+
+class EncoderCore(nn.Module):
+    """Prompt, backbone, sight, readout and head: from what `prepare` gives to unit-norm embeddings.
+
+    Attributes:
+        backbone: the pretrained model with its tokenizer.
+        head: the map to D dimensions, or None where the state itself is the embedding (zero-shot).
+        lexicon: the words that the head knows, or None.
+        sight: what it sees images with, or None for text alone.
+        categories: the closed set that a category is chosen from, ascending; those of the training notes.
+        logit_scale: () float32, τ of the contrastive loss; not used for encoding.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: Head | None = None,
+        prompt: PromptConfig | None = None,
+        lexicon: Lexicon | None = None,
+        sight: Sight | None = None,
+    ) -> None:
+        """Put an encoder together; most callers want `from_pretrained`."""
+        super().__init__()
+        prompt = prompt or PromptConfig()
+        style = prompt.style
+        if style == "auto":
+            style = "compress" if backbone.kind == "causal" else "plain"
+        self.backbone = backbone
+        self.model = backbone.model  # registered, so that it moves and saves with the encoder
+        self.head = head
+        self.lexicon = lexicon
+        self.categories: list[str] = []
+        self.logit_scale = nn.Parameter(torch.tensor(3.0))
+        self.sight = sight
+        self.prompt = Prompt(backbone.tokenizer, prompt, style=style, slots=None if sight is None else sight.slots)
+        self._check_room(self.prompt.max_tokens)
+        self._versions: tuple[str, str] | None = None
+
+    def check_room_to_write(self) -> None:
+        """Raise an InputError where a request with its answer could be longer than the backbone reads."""
+        self._check_room(self.prompt.max_request_tokens)
+
+    def _check_room(self, tokens: int) -> None:
+        limit = getattr(self.backbone.model.config, "max_position_embeddings", None)
+        if isinstance(limit, int) and tokens > limit:
+            raise InputError(
+                f"prompt limits allow {tokens} tokens, the backbone reads {limit}; lower prompt.content_tokens"
+            )
+
+    @property
+    def dimension(self) -> int:
+        """D, the length of an embedding."""
+        return self.backbone.hidden_size if self.head is None else self.head.dimension
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.logit_scale.device
+
+    @property
+    def states_version(self) -> str:
+        """Changes whenever a note's state before the head would: weights, tokenizer, prompt, limits."""
+        return self._version_hashes()[0]
+
+    @property
+    def writer_version(self) -> str:
+        """Changes whenever what is written about a note would: the state's version, the tasks' prompts, the closed set."""
+        return storage.value_hash([self.states_version, self.prompt.task_signature, self.categories])
+
+    @property
+    def model_version(self) -> str:
+        """Changes whenever a note's embedding would: the state's version and the head."""
+        return self._version_hashes()[1]
+
+    def _version_hashes(self) -> tuple[str, str]:
+        if self._versions is None:
+            self._versions = versions_of(self.backbone, self.prompt, self.head, self.lexicon, self.sight)
+        return self._versions
+
+    def weights_changed(self) -> None:
+        """Forget the versions; to be called after the weights were trained or replaced."""
+        self._versions = None
+        if self.sight is not None:
+            self.sight.weights_changed()
+
+    def read(self, ids: Tensor, lengths: Tensor, readouts: Tensor | None = None, seen: Seen | None = None) -> Read:
+        """Run the backbone, and late fusion where there is any.
+
+        Args:
+            ids: (B, T) int64, right-padded, `SLOT` where a visual token goes.
+            lengths: (B,) int64.
+            readouts: (B, W) int64, positions of the words that are read; None = the last one of each note.
+            seen: the notes' pictures; None = they have none.
+        """
+        readouts = lengths[:, None] - 1 if readouts is None else readouts
+        glimpse = None if seen is None or self.sight is None else self.sight(seen)
+        hidden = self.backbone.hidden(ids, lengths, None if glimpse is None else glimpse.tokens)  # (B, T, H)
+        states = self.backbone.pooled(hidden, lengths, readouts)  # (B, W, H)
+        if glimpse is not None and self.sight is not None and self.sight.gate is not None:
+            gate, (_, summary, by_note) = self.sight.gate, glimpse
+            states = torch.stack([gate(word, summary, by_note) for word in states.unbind(1)], dim=1)
+        return Read(hidden, states, glimpse)
+
+    def project(
+        self, states: Tensor, words: Any = None, summary: Tensor | None = None, seen: Tensor | None = None
+    ) -> Tensor:
+        """States, with words and images for an encoder whose head takes those in, to embeddings.
+
+        Args:
+            states: (B, H) any float.
+            words: scipy CSR matrix (B, V) from `Inputs.words`; None = the notes have no word.
+            summary: (B, V) of the notes' images; None = they have none.
+            seen: (B,) bool, which of them do.
+
+        Returns:
+            (B, D) float32, unit-norm rows.
+        """
+        if self.head is None:
+            return F.normalize(states.float(), dim=-1)
+        device = states.device
+        bags = None
+        if self.head.lexicon:
+            bags = Bags.none(len(states), device) if words is None else Bags.of(words, device)
+        if self.head.visual and summary is None:
+            summary = states.new_zeros(len(states), self.head.visual)
+            seen = torch.zeros(len(states), dtype=torch.bool, device=device)
+        return torch.as_tensor(self.head(states, bags, summary, seen))
+
+    @torch.inference_mode()
+    def project_states(self, states: np.ndarray, words: Any = None, visual: Visual | None = None) -> np.ndarray:
+        """(B, H) float32 states, as `run(project=False)` gives them, word vectors and images to (B, D) float32 embeddings."""
+        vectors = np.empty((len(states), self.dimension), dtype=np.float32)
+        for start in range(0, len(states), 8192):
+            end = start + 8192
+            part = torch.from_numpy(states[start:end]).to(self.device)
+            images = (None, None) if visual is None else visual.take(slice(start, end)).on(self.device)
+            vectors[start:end] = self.project(part, None if words is None else words[start:end], *images).cpu().numpy()
+        return vectors
+
+    def forward(self, ids: Tensor, lengths: Tensor, words: Any = None) -> Tensor:
+        """(B, T) int64 right-padded ids, (B,) lengths and word vectors of texts to (B, D) float32 embeddings, unit-norm rows."""
+        return self.project(self.read(ids, lengths).states[:, 0], words)
+
+    def prepare(self, table: pa.Table, pictures: Pictures | None = None) -> Inputs:
+        """Tokenise the notes of a table and count their words; their pictures come from `inputs.attach`."""
+        texts = note.texts(table)
+        shown = None if pictures is None or self.prompt.slots is None else pictures.counts.tolist()
+        words = None if self.lexicon is None else self.lexicon.vectors(texts)
+        return Inputs(self.prompt.encode(texts, shown), words, pictures if self.sight is not None else None)
+
+    @torch.inference_mode()
+    def run(
+        self, inputs: Inputs, *, batch_tokens: int, project: bool = True, bf16: bool = False, image_word: bool = False
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Encode prepared notes batch by batch, notes of like length together.
+
+        Args:
+            inputs: from `prepare`.
+            batch_tokens: tokens of a batch, padding included.
+            project: False gives states (B, H) in place of embeddings (B, D).
+            bf16: multiply the backbone's matrices in bfloat16; vectors then differ by about 1e-2 from float32.
+            image_word: read the image word (n_v in arXiv:2405.16789) in place of the note's; every note must have a picture.
+
+        Yields:
+            (positions in `inputs` (b,) int64, vectors (b, D or H) float32).
+        """
+        was_training = self.training
+        self.eval()
+        counts = None if inputs.pictures is None else inputs.pictures.counts
+        try:
+            for batch in plan([len(sequence) for sequence in inputs.tokens], batch_tokens):
+                ids, lengths = pad([inputs.tokens[i] for i in batch], self.backbone.tokenizer.pad_token_id)
+                readouts = None
+                if image_word:
+                    assert counts is not None, "an image word needs pictures"
+                    places = [[self.prompt.image_word(int(counts[i]))] for i in batch]
+                    readouts = torch.tensor(places, device=self.device)  # (b, 1)
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+                    seen = inputs.seen(batch, self.device)
+                    read = self.read(ids.to(self.device), lengths.to(self.device), readouts, seen)
+                vectors = read.states[:, 0]
+                if project:
+                    words = None if inputs.words is None or image_word else inputs.words[batch]
+                    images = (None, None) if read.glimpse is None else read.glimpse[1:]
+                    vectors = self.project(vectors, words, *images)
+                yield batch, vectors.float().cpu().numpy()
+        finally:
+            self.train(was_training)
