@@ -16,6 +16,7 @@ import pyarrow as pa
 from noterec import progress, schema, storage
 from noterec.config import GenerateConfig
 from noterec.embedding.incremental import Increment
+from noterec.embedding.intake import Intake, intake_of
 from noterec.model.encoder import NoteEncoder
 from noterec.model.generation.categories import Categories
 from noterec.model.generation.consistency import saved_share
@@ -24,7 +25,7 @@ from noterec.model.tasks import normal
 from noterec.model.templates import Task
 from noterec.notes.dataset import Dataset
 
-THROUGHPUT = {"batch_tokens", "shard_rows", "device"}  # settings that leave the answers as they are
+THROUGHPUT = {"batch_tokens", "shard_rows", "device", "images"}  # settings that leave the answers as they are
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +58,7 @@ def generate(
     out: str | os.PathLike[str],
     categories: Categories | None = None,
     config: GenerateConfig = GenerateConfig(),
+    image_root: str | os.PathLike[str] | None = None,
 ) -> GenerateSummary:
     """Write a category or hashtags for a dataset's notes, only those that are new or changed.
 
@@ -69,6 +71,7 @@ def generate(
         categories: the closed set: names, a text file with one a line, a JSON list, or a dataset's folder; None = the model's own.
             Where categories are written freely, it is what `outside` counts against.
         config: decoding, samples, batch and shard sizes, device.
+        image_root: the folder below which pictures that are given by path are read; for models whose prompt shows images.
 
     Returns:
         Counts and seconds.
@@ -90,11 +93,15 @@ def generate(
             "decoding": config.model_dump(mode="json", exclude=THROUGHPUT),
         }
         folder = storage.ShardFolder(out, origin=origin)
-        increment = Increment("generate", "read", source, folder, readable=writer.readable)
+        if encoder.prompt.slots is None:  # a model that takes images in late writes about the text
+            intake = Intake(has_text=writer.readable)
+        else:
+            intake = intake_of(encoder, config.images, has_text=writer.readable, image_root=image_root)
+        increment = Increment("generate", "read", source, folder, intake=intake)
         counts = {"written": 0, "empty": 0, "fewer": 0, "outside": 0, "samples": 0, "asked": 0}
-        with progress.track("generate", len(source.note_ids), "notes") as bar:
+        with intake, progress.track("generate", len(source.note_ids), "notes") as bar:
             for table in increment.shards(config.shard_rows, bar):
-                found, distinct = _answer(writer, table, bar)
+                found, distinct = _answer(writer, table, intake, bar)
                 folder.append(_shard(found, table, encoder.writer_version))
                 counts["written"] += len(found)
                 counts["empty"] += sum(not answer.answers for answer in found)
@@ -125,12 +132,15 @@ def generate(
         )
 
 
-def _answer(writer: Writer, table: pa.Table, bar: progress.Bar) -> tuple[list[Generation], list[Generation]]:
+def _answer(
+    writer: Writer, table: pa.Table, intake: Intake, bar: progress.Bar
+) -> tuple[list[Generation], list[Generation]]:
     """Answers of every row of a shard, and those of its distinct contents."""
     _, first, inverse = np.unique(table["content_hash"].to_numpy(), return_index=True, return_inverse=True)
     bar.advance(table.num_rows - len(first))
     answers: dict[int, Generation] = {}
-    for batch, part in writer.write(table.take(first)):
+    pictures = intake.pictures_of(table)
+    for batch, part in writer.write(table.take(first), None if pictures is None else pictures.take(first)):
         answers.update(zip(batch.tolist(), part, strict=True))
         bar.advance(len(batch))
     distinct = [answers[place] for place in range(len(first))]

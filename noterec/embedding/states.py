@@ -6,21 +6,17 @@ kept in float32, so that an embedding made through the cache is the one made wit
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from noterec import progress, storage
-from noterec.model.encoder import Inputs, NoteEncoder
+from noterec.model.encoder import NoteEncoder
+from noterec.model.inputs import Inputs
 
 PART_NOTES = 4096
-
-
-def default_folder() -> Path:
-    """`$NOTEREC_CACHE`, or `~/.cache/noterec`."""
-    return Path(os.environ.get("NOTEREC_CACHE") or Path.home() / ".cache" / "noterec").expanduser() / "states"
 
 
 class StateCache:
@@ -95,8 +91,8 @@ class StateCache:
         missing = np.flatnonzero(~found)
         for start in range(0, len(missing), PART_NOTES):  # part by part: a killed run keeps the parts that are done
             part = missing[start : start + PART_NOTES]
-            tokens = [inputs.tokens[row] for row in first[part]]
-            run = encoder.run(Inputs(tokens, None), batch_tokens=batch_tokens, project=False, bf16=self._bf16)
+            some = dataclasses.replace(inputs.take(first[part]), words=None)
+            run = encoder.run(some, batch_tokens=batch_tokens, project=False, bf16=self._bf16)
             for batch, values in run:
                 states[part[batch]] = values
                 bar.advance(len(batch))

@@ -93,8 +93,9 @@ def load_embeddings(path: str | os.PathLike[str]) -> Embeddings:
     ).with_row_index("row")
     kept = frame.unique("note_id", keep="last", maintain_order=True).sort("note_id")
     withdrawn = storage.local(path) / schema.REJECTS_FILE
-    if withdrawn.is_file():  # notes that have lost their text since: what they once said must not be found
-        gone = storage.read_table(withdrawn, schema.REJECTS)["key"].to_pylist()
+    if withdrawn.is_file():  # notes that have lost their content since: what they once said must not be found
+        rejects = storage.read_table(withdrawn, schema.REJECTS)
+        gone = rejects.filter(pc.equal(rejects["table"], "notes"))["key"].to_pylist()  # not those of a bad picture
         kept = kept.filter(~pl.col("note_id").is_in(gone))
         if not kept.height:
             raise InputError(

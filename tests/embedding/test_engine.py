@@ -133,17 +133,17 @@ def test_a_real_kill_is_survived(trained: Path, encoder: NoteEncoder, tmp_path: 
 
 
 def test_equal_contents_are_encoded_once(encoder: NoteEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[int] = []
-    states = encoder.states
+    seen: list[int] = []
+    read = encoder.read
 
-    def counted(ids: Any, lengths: Any) -> Any:
-        read.append(len(ids))
-        return states(ids, lengths)
+    def counted(ids: Any, *rest: Any) -> Any:
+        seen.append(len(ids))
+        return read(ids, *rest)
 
-    monkeypatch.setattr(encoder, "states", counted)
+    monkeypatch.setattr(encoder, "read", counted)
     write(tmp_path / "d", rows(30, lambda i: f"text {i % 3}"))
     embed(tmp_path / "d", model=encoder, out=tmp_path / "e", config=EmbedConfig(device="cpu"))
-    assert sum(read) == 3
+    assert sum(seen) == 3
     found = vectors(tmp_path / "e")
     np.testing.assert_array_equal(found["n000"], found["n003"])
     assert not np.allclose(found["n000"], found["n001"])
@@ -156,7 +156,7 @@ def test_the_cache_gives_the_same_vectors_and_is_used(
     embed(tmp_path / "d", model=encoder, out=tmp_path / "plain", config=SMALL)
     first = embed(tmp_path / "d", model=encoder, out=tmp_path / "e1", config=SMALL, cache=tmp_path / "cache")
     assert first.from_cache == 0
-    monkeypatch.setattr(encoder, "states", lambda *_: pytest.fail("states were computed again"))
+    monkeypatch.setattr(encoder, "read", lambda *_: pytest.fail("states were computed again"))
     second = embed(tmp_path / "d", model=encoder, out=tmp_path / "e2", config=SMALL, cache=tmp_path / "cache")
     assert second.from_cache == 25
     for out in ("e1", "e2"):

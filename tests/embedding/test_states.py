@@ -10,7 +10,8 @@ import pytest
 
 from noterec import progress
 from noterec.embedding import states as module
-from noterec.embedding.states import StateCache, default_folder
+from noterec.embedding.intake import cache_root
+from noterec.embedding.states import StateCache
 from noterec.model.encoder import NoteEncoder
 from noterec.notes.note import as_table, content_hashes
 
@@ -62,6 +63,6 @@ def test_bfloat16_states_are_kept_apart(encoder: NoteEncoder, tmp_path: Path) ->
 
 def test_the_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOTEREC_CACHE", "/somewhere")
-    assert default_folder() == Path("/somewhere/states")
+    assert cache_root() == Path("/somewhere")
     monkeypatch.delenv("NOTEREC_CACHE")
-    assert default_folder() == Path.home() / ".cache" / "noterec" / "states"
+    assert cache_root() == Path.home() / ".cache" / "noterec"
