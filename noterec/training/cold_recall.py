@@ -13,7 +13,8 @@ import polars as pl
 
 from noterec import progress
 from noterec.errors import InputError
-from noterec.model.encoder import Inputs, NoteEncoder
+from noterec.model.encoder import NoteEncoder
+from noterec.model.head import Visual
 from noterec.ranking.metrics import Relevance, recall_at
 from noterec.ranking.topk import top_k
 from noterec.training.material import Material, rows_of_pairs
@@ -91,7 +92,8 @@ class ColdRecall:
         if states is None:
             vectors = vectors_of(encoder, self._material, self._rows, self._batch_tokens, bf16=self._bf16)
         else:
-            vectors = encoder.project_states(states, _words_of(encoder, self._material, self._rows))
+            data, rows = self._material, self._rows
+            vectors = encoder.project_states(states, _words_of(encoder, data, rows), _visual_of(data, rows))
         deepest = min(max(CUTOFFS), len(vectors))
         _, ranked = top_k(vectors[self._queries], vectors, deepest, exclude=self._queries)
         recalls = [float(recall_at(ranked, self._relevance, min(k, deepest)).mean()) for k in CUTOFFS]
@@ -110,14 +112,14 @@ def vectors_of(
     """Embeddings of some of the notes, from their states where those are known: (len(rows), D) float32."""
     words = _words_of(encoder, material, rows)
     if material.states is None:
-        tokens = [material.inputs.tokens[row] for row in rows]
+        inputs = dataclasses.replace(material.inputs.take(rows), words=words)
         vectors = np.empty((len(rows), encoder.dimension), dtype=np.float32)
-        for batch, part in encoder.run(Inputs(tokens, words), batch_tokens=batch_tokens, bf16=bf16):
+        for batch, part in encoder.run(inputs, batch_tokens=batch_tokens, bf16=bf16):
             vectors[batch] = part
             if bar is not None:
                 bar.advance(len(batch))
         return vectors
-    return encoder.project_states(material.states[rows], words)
+    return encoder.project_states(material.states[rows], words, _visual_of(material, rows))
 
 
 def states_of(
@@ -127,7 +129,7 @@ def states_of(
     if material.states is not None:
         return np.asarray(material.states[rows])
     states = np.empty((len(rows), encoder.backbone.hidden_size), dtype=np.float32)
-    inputs = Inputs([material.inputs.tokens[row] for row in rows], None)
+    inputs = dataclasses.replace(material.inputs.take(rows), words=None)
     with progress.track("first states", len(rows), "notes") as bar:
         for batch, part in encoder.run(inputs, batch_tokens=batch_tokens, project=False, bf16=bf16):
             states[batch] = part
@@ -137,3 +139,7 @@ def states_of(
 
 def _words_of(encoder: NoteEncoder, material: Material, rows: np.ndarray) -> Any:
     return None if material.inputs.words is None or encoder.lexicon is None else material.inputs.words[rows]
+
+
+def _visual_of(material: Material, rows: np.ndarray) -> Visual | None:
+    return None if material.visual is None else material.visual.take(rows)

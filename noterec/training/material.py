@@ -13,7 +13,8 @@ import numpy as np
 import polars as pl
 
 from noterec.errors import InputError
-from noterec.model.encoder import Inputs
+from noterec.model.head import Visual
+from noterec.model.inputs import Inputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,15 @@ class Material:
     related: np.ndarray
     scores: np.ndarray
     contents: np.ndarray | None = None  # (N,) int64, equal for notes of equal content; None: all differ
+    visual: Visual | None = (
+        None  # image summaries of all notes, where the head takes them in and the vision tower stands still
+    )
+
+    @cached_property
+    def pictured(self) -> np.ndarray:
+        """Which notes have a usable picture: (N,) bool."""
+        pictures = self.inputs.pictures
+        return np.zeros(len(self.ids), dtype=bool) if pictures is None else pictures.counts > 0
 
     def same(self, rows: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
         """(b, c) bool: the same note, or notes of the same content, which no encoder can tell apart."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from noterec.config import TrainConfig
 from noterec.errors import DivergenceError
 from noterec.model.encoder import NoteEncoder
-from noterec.model.losses import contrastive_loss, graph_loss, joint_loss, matryoshka_loss
+from noterec.model.losses import contrastive_loss, graph_loss, joint_loss, matryoshka_loss, weighted_loss
 from noterec.model.negatives import log_q
 from noterec.model.prompts import Request
 from noterec.model.tasks import Tasks
@@ -25,6 +25,7 @@ from noterec.training.material import Material
 from noterec.training.mining import HardNegatives
 from noterec.training.plan import Plan
 
+IMAGE_LR_SHARE = 0.1
 NAMED_NOTES = 10  # of a batch that went wrong, in the message
 
 
@@ -108,16 +109,46 @@ class ContrastiveModule(pl.LightningModule):
         local = np.concatenate([rows[mine], extra[mine_extra]])
         embeddings, written, count = self._forward(local, None if requests is None else requests[mine])
         own = mine.stop - mine.start
-        everything = gather_rows(embeddings[:own])  # (b, D)
+        everything = gather_rows(embeddings[:own])  # (b, W, D)
         if len(extra):
-            everything = torch.cat([everything, gather_rows(embeddings[own:])])  # (b + E, D)
-        contrastive = self._contrastive(everything, rows, extra)
+            everything = torch.cat([everything, gather_rows(embeddings[own:])])  # (b + E, W, D)
+        contrastive = self._contrastive(everything[:, 0], rows, extra)
         parts = {"contrastive": contrastive.detach()}
+        if everything.shape[1] == 2:
+            contrastive = self._with_images(contrastive, everything[:, 1], rows, extra, parts)
         if requests is None:
             return contrastive, parts
         generation = global_mean(written, count)
         parts["generation"] = generation.detach()
         return joint_loss(contrastive, generation, self._plan.alpha), parts
+
+    def _with_images(
+        self, contrastive: Tensor, embeddings: Tensor, rows: np.ndarray, extra: np.ndarray, parts: dict[str, Tensor]
+    ) -> Tensor:
+        """`(w_m L_m + w_v L_v) / (w_m + w_v)`, L_v over the image words of notes that have a picture (arXiv:2405.16789 §4.2).
+
+        Args:
+            contrastive: () L_m.
+            embeddings: (b + E, D), the image words'.
+            rows, extra: the notes.
+            parts: L_v is written down there.
+        """
+        kept = self._material.pictured[rows]
+        if self._plan.objective != "graph":
+            kept = np.repeat(kept[::2] & kept[1::2], 2)  # pairs both of whose notes can be seen
+        pictured = rows[kept]
+        enough = len(pictured) >= 4
+        if self._plan.objective == "graph" and enough:
+            relations = self._material.relations(pictured, pictured)
+            enough = bool((relations * ~self._material.same(pictured)).any())
+        if not enough:
+            return contrastive
+        kept_extra = self._material.pictured[extra]
+        places = np.flatnonzero(np.concatenate([kept, kept_extra]))
+        chosen = embeddings[torch.from_numpy(places).to(embeddings.device)]
+        visual = self._contrastive(chosen, pictured, extra[kept_extra])
+        parts["visual"] = visual.detach()
+        return weighted_loss(contrastive, visual, self._config.vision.visual_weight)
 
     def _contrastive(self, embeddings: Tensor, rows: np.ndarray, extra: np.ndarray) -> Tensor:
         columns = np.concatenate([rows, extra])
@@ -173,14 +204,20 @@ class ContrastiveModule(pl.LightningModule):
         config = self._config
         head = self.encoder.head
         words = [] if head is None or not head.lexicon else [head.words.weight]
-        pretrained = (
-            [] if config.backbone == "tiny" or self._material.states is not None else [*self.encoder.model.parameters()]
-        )
-        special = {id(parameter) for parameter in [*words, *pretrained, self.logit_scale]}
+        sight = self.encoder.sight
+        pretrained = []
+        if config.backbone != "tiny" and self._material.states is None:
+            pretrained += [*self.encoder.model.parameters()]
+        if sight is not None and config.vision.encoder != "tiny":
+            pretrained += [*sight.tower.parameters()]
+        # A map of a thousand features of a tower that stands still: at the head's rate it learns few training notes by heart.
+        image = [] if head is None or self._material.visual is None else [head.image.weight]
+        special = {id(parameter) for parameter in [*words, *pretrained, *image, self.logit_scale]}
         rest = [parameter for parameter in self.trained.parameters() if id(parameter) not in special]
         groups: list[dict[str, Any]] = [
             {"params": rest, "lr": self._plan.lr},
             {"params": words, "lr": self._plan.words_lr},
+            {"params": image, "lr": IMAGE_LR_SHARE * self._plan.lr},
             {"params": pretrained, "lr": self._plan.backbone_lr},
             {"params": [self.logit_scale], "lr": self._plan.lr, "weight_decay": 0.0},
         ]

@@ -6,7 +6,7 @@ import dataclasses
 
 import torch
 
-from noterec.config import TrainConfig
+from noterec.config import TrainConfig, VisionConfig
 from noterec.errors import ConfigError
 from noterec.model.backbone import Kind, fast_bf16
 
@@ -34,6 +34,7 @@ class Plan:
     alpha: float
     pass_tokens: int
     bf16: bool  # the backbone's products while it is trained, and at the looks
+    vision: VisionConfig
 
     @classmethod
     def of(cls, config: TrainConfig, train_notes: int, kind: Kind, device: torch.device) -> Plan:
@@ -50,7 +51,7 @@ class Plan:
         """
         small = train_notes < SMALL_NOTES  # few relations are learned by heart in a few large steps
         tiny_model = config.backbone == "tiny"
-        way = config.way if config.way != "auto" else "full" if tiny_model else "frozen"
+        way = way_of(config)
         frozen = way == "frozen"
         objective = config.objective if config.objective != "auto" else "graph" if frozen else "pairs"
         graph = objective == "graph"
@@ -83,7 +84,51 @@ class Plan:
             alpha=_alpha(config, way, kind),
             pass_tokens=min(config.batch_tokens, PASS_TOKENS),
             bf16=config.precision == "bf16" or (config.precision == "auto" and not frozen and fast_bf16(device)),
+            vision=decided(config.vision, frozen=frozen, kind=kind),
         )
+
+
+def way_of(config: TrainConfig) -> str:
+    """full, lora or frozen."""
+    return config.way if config.way != "auto" else "full" if config.backbone == "tiny" else "frozen"
+
+
+def decided(vision: VisionConfig, *, frozen: bool, kind: Kind) -> VisionConfig:
+    """How images enter, with every `auto` decided.
+
+    Args:
+        vision: the settings.
+        frozen: the backbone stands still, its states are cached.
+        kind: of the backbone.
+
+    Raises:
+        ConfigError: settings that exclude each other, or that leave the images unused.
+    """
+    if not vision.on:
+        return vision
+    tokens = vision.tokens if vision.tokens is not None else 0 if frozen else 16
+    micl = vision.micl if vision.micl is not None else bool(tokens) and kind == "causal"
+    fusion = vision.fusion if vision.fusion != "auto" else "head" if frozen else "gate"
+    train = vision.train if vision.train is not None else vision.encoder == "tiny"
+    if frozen and (tokens or fusion != "head" or train):
+        raise ConfigError(
+            "way=frozen trains a head on cached states: images come in there (vision.fusion=head, vision.tokens=0) from a vision "
+            "encoder that stands still (vision.train=false, not tiny); or use way full or lora"
+        )
+    if micl and not (tokens and kind == "causal"):
+        raise ConfigError(
+            "vision.micl needs visual tokens (vision.tokens) in the prompt of a causal language model; found "
+            f"{f'tokens={tokens}' if kind == 'causal' else 'a sentence encoder'}"
+        )
+    if not tokens and fusion == "none":
+        raise ConfigError(
+            "vision.tokens=0 with vision.fusion=none leaves the images out; give one of them, or encoder=none"
+        )
+    if vision.augment and not train:
+        raise ConfigError(
+            "vision.augment needs vision.train: the features of a vision encoder that stands still are cached"
+        )
+    return vision.model_copy(update={"tokens": tokens, "micl": micl, "fusion": fusion, "train": train})
 
 
 def _alpha(config: TrainConfig, way: str, kind: Kind) -> float:

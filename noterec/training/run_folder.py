@@ -21,7 +21,6 @@ from noterec.config import TrainConfig
 from noterec.errors import ArtefactError, InputError
 from noterec.model.encoder import NoteEncoder
 from noterec.model.folder import NOTEREC_FILE
-from noterec.notes import note
 from noterec.training import processes
 from noterec.training.cold_recall import Look
 
@@ -29,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 RECORD_FILE = "train.json"  # what a finished training reached
 RUN_FILE = "run.json"  # marks a training folder as ours
+COSTS = {"fetch_seconds", "workers", "cache_gib"}  # settings of pictures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,14 +59,17 @@ def fingerprint_of(
     pairs: pl.DataFrame,
     valid: pl.DataFrame | None,
 ) -> str:
-    """Changes with the settings, the backbone as it is at the start, the notes' text, the pairs."""
+    """Changes with the settings, backbone and vision tower as they are at the start, the notes' text and pictures, the pairs."""
     # Where the curves go, and what a step costs, changes nothing of what is learned.
-    decisive = config.model_dump(mode="json", exclude={"loggers", "checkpoint_every"})
+    # Limits of pictures stay: they decide which ones are seen.
+    decisive = config.model_dump(mode="json", exclude={"loggers": True, "checkpoint_every": True, "images": COSTS})
     tables = [storage.value_hash(decisive), encoder.states_version]
+    if encoder.sight is not None:
+        tables.append(encoder.sight.tower.version)
     for table in (notes, extra):
         tables.append(storage.value_hash(table["category"].to_pylist()))
         tables.append(storage.value_hash(table["note_id"].to_pylist()))
-        tables.append(_array_hash(note.content_hashes(table)))
+        tables.append(_array_hash(table["content_hash"].to_numpy()))
     for frame in (pairs, valid):
         if frame is not None:
             tables.append(storage.value_hash([frame["anchor_id"].to_list(), frame["related_id"].to_list()]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from typing import Any
@@ -9,52 +10,112 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
-from noterec import progress
-from noterec.config import TrainConfig
-from noterec.embedding.states import StateCache, default_folder
-from noterec.errors import InputError
+from noterec import progress, storage
+from noterec.config import PromptConfig, TrainConfig
+from noterec.embedding.intake import Intake, cache_root
+from noterec.embedding.states import StateCache
+from noterec.errors import ConfigError, InputError
 from noterec.model import tiny
-from noterec.model.backbone import Backbone, load_backbone
+from noterec.model.backbone import Backbone, Kind, kind_of, load_backbone
 from noterec.model.encoder import NoteEncoder
 from noterec.model.head import Head, start_from
 from noterec.model.lexicon import Lexicon
 from noterec.model.lora import add_adapters
 from noterec.model.tasks import Tasks
+from noterec.model.vision.gallery import Gallery
+from noterec.model.vision.sight import Sight
+from noterec.model.vision.tower import VisionTower
 from noterec.notes import note
 from noterec.notes.dataset import Dataset
+from noterec.notes.images.source import ImageSource
 from noterec.training.cold_recall import ColdRecall, Look, states_of
 from noterec.training.material import Material, rows_of_pairs
-from noterec.training.plan import Plan
+from noterec.training.plan import Plan, decided, way_of
 from noterec.training.processes import own_device
 
 logger = logging.getLogger(__name__)
 
+VISUAL_SHARES = (0.0, 0.3, 1.0)  # how much an image may weigh beside a text in the head's first geometry
+SCALE_NOTES = 64  # notes whose states tell their scale
 START_NOTES = 2000  # notes whose states set the head's first geometry, where the backbone isn't frozen
 
 
-def train_notes(dataset: Dataset) -> pa.Table:
-    """The notes that have text, ordered by note_id, with the columns that are encoded.
+def new_intake(
+    config: TrainConfig,
+    tower: VisionTower | None,
+    *,
+    moving: bool,
+    cache: str | os.PathLike[str] | None,
+    image_root: str | os.PathLike[str] | None,
+) -> Intake:
+    """What is taken in of a note's row: its text, and its pictures where there is a vision tower.
+
+    Raises:
+        ConfigError: an image root, and no image is seen.
+    """
+    if tower is None:
+        if image_root is not None:
+            raise ConfigError("image_root is given and vision.encoder=none; leave it out, or give vision.encoder too")
+        return Intake()
+    source = ImageSource(None if image_root is None else storage.local(image_root), config.images)
+    folder = (storage.local(cache) if cache is not None else cache_root()) / "images"
+    gallery = Gallery(
+        tower, source, frozen=not moving, images=config.vision.images, folder=folder, config=config.images
+    )
+    return Intake(source, gallery)
+
+
+def train_notes(dataset: Dataset, intake: Intake | None = None) -> pa.Table:
+    """The notes that have anything to read, ordered by note_id, with the columns that are encoded and content hashes.
 
     Raises:
         InputError: none has.
     """
-    tables = []
-    dropped = 0
-    for table in dataset.note_batches([*note.ENCODED_COLUMNS, "category"]):
-        readable = note.has_text(table)
-        dropped += int((~readable).sum())
-        tables.append(table.filter(pa.array(readable)))
-    if not tables or not sum(table.num_rows for table in tables):
-        raise InputError(f"{dataset.path}: no note has any text to train on")
+    table, dropped = _taken_in(dataset, intake or Intake())
+    if not table.num_rows:
+        raise InputError(f"{dataset.path}: no note has anything to train on")
     if dropped:
-        logger.warning("train: %d notes without text are left out", dropped)
-    return pa.concat_tables(tables).sort_by("note_id")
+        logger.warning("train: %d notes with nothing to read are left out", len(dropped))
+    return table.sort_by("note_id")
 
 
-def valid_notes(train: pa.Table, valid_pairs: pl.DataFrame, dataset: Dataset) -> tuple[pa.Table, pl.DataFrame]:
-    """The notes that valid pairs name beyond the training notes, and the pairs whose notes have text.
+def _taken_in(dataset: Dataset, intake: Intake, only: pa.Array | None = None) -> tuple[pa.Table, set[str]]:
+    """The notes that have anything to read, all of them or `only` some ids, in file order; and the ids of the others."""
+    tables: list[pa.Table] = []
+    nothing: set[str] = set()
+    tried, known = intake.tried, len(intake.unseen)
+    shown = progress.track("pictures", None, "notes") if intake.gallery is not None else contextlib.nullcontext()
+    with intake, shown as bar:
+        for batch in dataset.note_batches([*intake.columns, "category"], batch_rows=intake.batch_rows):
+            table = batch if only is None else batch.filter(pc.is_in(batch["note_id"], value_set=only))
+            readable = pa.array(intake.readable(table))
+            nothing.update(table["note_id"].filter(pc.invert(readable)).to_pylist())
+            table = table.filter(readable)
+            table = table.append_column("content_hash", pa.array(intake.hashes(table)))
+            table, blind = intake.take_in(table, bar=bar)
+            nothing.update(blind)
+            tables.append(table)
+    if len(intake.unseen) > known:
+        first = intake.unseen[known]
+        logger.warning(
+            "train: %d of %d pictures can't be used and are left out, the first is of note %r: %s",
+            len(intake.unseen) - known,
+            intake.tried - tried,
+            first.note_id,
+            first.message,
+        )
+    if not tables:
+        raise InputError(f"{dataset.path}: has no notes (an empty table, or all of them deleted)")
+    return pa.concat_tables(tables, promote_options="default"), nothing
+
+
+def valid_notes(
+    train: pa.Table, valid_pairs: pl.DataFrame, dataset: Dataset, intake: Intake | None = None
+) -> tuple[pa.Table, pl.DataFrame]:
+    """The notes that valid pairs name beyond the training notes, and the pairs whose notes have anything to read.
 
     Raises:
         InputError: the dataset lacks notes that the pairs name, or a query is a training note.
@@ -68,24 +129,18 @@ def valid_notes(train: pa.Table, valid_pairs: pl.DataFrame, dataset: Dataset) ->
             "can't be chosen by them: give the valid-pairs.parquet and train/ of one `noterec split`"
         )
     missing = named - seen
-    wanted = pa.array(sorted(missing), pa.string())
-    tables = [
-        table.filter(pa.compute.is_in(table["note_id"], value_set=wanted))
-        for table in dataset.note_batches([*note.ENCODED_COLUMNS, "category"])
-    ]
-    extra = pa.concat_tables(tables).sort_by("note_id")
-    lacking = missing - set(extra["note_id"].to_pylist())
+    extra, silent = _taken_in(dataset, intake or Intake(), pa.array(sorted(missing), pa.string()))
+    extra = extra.sort_by("note_id")
+    lacking = missing - set(extra["note_id"].to_pylist()) - silent
     if lacking:
         raise InputError(
             f"{len(lacking)} of {len(named)} notes that the valid pairs name are not in {dataset.path}, the first is "
             f"{min(lacking)!r}; give the dataset that holds them as valid notes (--valid-notes)"
         )
-    readable = note.has_text(extra)
-    silent = set(extra["note_id"].filter(pa.array(~readable)).to_pylist())
     if silent:
-        logger.warning("train: %d notes of the valid pairs have no text and are left out", len(silent))
+        logger.warning("train: %d notes of the valid pairs have nothing to read and are left out", len(silent))
     known = valid_pairs.filter(~pl.col("anchor_id").is_in(silent) & ~pl.col("related_id").is_in(silent))
-    return extra.filter(pa.array(readable)), known
+    return extra, known
 
 
 def new_backbone(config: TrainConfig, train: pa.Table) -> Backbone:
@@ -101,8 +156,27 @@ def new_backbone(config: TrainConfig, train: pa.Table) -> Backbone:
     return Backbone(tiny.tiny_model(tokenizer, config.seed), tokenizer, "causal")
 
 
-def new_encoder(config: TrainConfig, plan: Plan, backbone: Backbone, train: pa.Table) -> NoteEncoder:
+def check_vision(config: TrainConfig) -> None:
+    """Raise a ConfigError where the backbone can't take images in the way that is asked for."""
+    if config.vision.on:
+        kind: Kind = "causal" if config.backbone == "tiny" else kind_of(config.backbone)
+        decided(config.vision, frozen=way_of(config) == "frozen", kind=kind)
+
+
+def new_encoder(
+    config: TrainConfig, plan: Plan, backbone: Backbone, train: pa.Table, tower: VisionTower | None = None
+) -> NoteEncoder:
     """The backbone with an untrained head; lexicon and closed set of categories come from the training notes."""
+    sight = None
+    prompt = config.prompt
+    if prompt.style == "auto" and config.backbone == "tiny":
+        prompt = prompt.model_copy(update={"style": "short"})
+    if tower is not None:
+        gated = plan.vision.fusion == "gate"
+        scale = _state_std(backbone, prompt, train.slice(0, SCALE_NOTES)) if gated else 1.0
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            sight = Sight(tower, plan.vision, backbone, state_std=scale)
     lexicon = Lexicon.of(note.texts(train), size=plan.lexicon) if plan.lexicon else None
     lexicon = lexicon or None  # no word stands in two notes
     with torch.random.fork_rng(devices=[]):
@@ -112,16 +186,14 @@ def new_encoder(config: TrainConfig, plan: Plan, backbone: Backbone, train: pa.T
             config.dimension,
             branch=config.head_branch,
             lexicon=0 if lexicon is None else len(lexicon),
+            visual=tower.hidden_size if tower is not None and plan.vision.fusion == "head" else 0,
         )
-    prompt = config.prompt
-    if prompt.style == "auto" and config.backbone == "tiny":
-        prompt = prompt.model_copy(update={"style": "short"})
     if plan.way == "lora":
         add_adapters(backbone, config.lora, seed=config.seed)
     if config.gradient_checkpointing:
         model: Any = backbone.model
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-    encoder = NoteEncoder(backbone, head, prompt, lexicon)
+    encoder = NoteEncoder(backbone, head, prompt, lexicon, sight)
     if plan.alpha:
         encoder.check_room_to_write()
         names = set(train["category"].to_pylist()) - {None, ""}
@@ -129,6 +201,13 @@ def new_encoder(config: TrainConfig, plan: Plan, backbone: Backbone, train: pa.T
     with torch.no_grad():
         encoder.logit_scale.fill_(plan.logit_scale)
     return encoder.to(own_device(config.device, config.devices))
+
+
+def _state_std(backbone: Backbone, prompt: PromptConfig, notes: pa.Table) -> float:
+    """The standard deviation of the elements of some notes' states, as the backbone gives them."""
+    encoder = NoteEncoder(backbone, prompt=prompt).to(next(backbone.model.parameters()).device)
+    states = [part for _, part in encoder.run(encoder.prepare(notes), batch_tokens=4096, project=False)]
+    return float(np.concatenate(states).std())
 
 
 def new_tasks(encoder: NoteEncoder, plan: Plan, config: TrainConfig, train: pa.Table) -> Tasks | None:
@@ -163,26 +242,33 @@ def material(
     cache: str | os.PathLike[str] | None,
     batch_tokens: int,
     bf16: bool = False,
+    intake: Intake | None = None,
 ) -> Material:
     """All notes as the encoder reads them; for a frozen backbone with their states, computed once and cached on disk."""
     table = pa.concat_tables([train, extra])
     ids = np.asarray(table["note_id"].to_pylist(), dtype=object)
-    hashes = note.content_hashes(table)
-    contents = np.unique(hashes, return_inverse=True)[1]
-    inputs = encoder.prepare(table)
-    states = None
+    contents = np.unique(table["content_hash"].to_numpy(), return_inverse=True)[1]
+    pictures = None if intake is None else intake.pictures_of(table)
+    inputs = encoder.prepare(table, pictures)
+    states, visual = None, None
+    if pictures is not None and encoder.head is not None and encoder.head.visual and pictures.gallery.frozen:
+        visual = pictures.visual()
     if frozen:
-        stored = StateCache(cache if cache is not None else default_folder(), encoder, bf16=bf16)
+        hashes = note.content_hashes(table)  # the states are of the text alone
+        stored = StateCache(
+            (storage.local(cache) if cache is not None else cache_root()) / "states", encoder, bf16=bf16
+        )
         with progress.track("states", len(inputs), "notes") as bar:
             states, _ = stored.states_of(encoder, inputs, hashes, batch_tokens=batch_tokens, bar=bar)
     anchors, related, scores = rows_of_pairs(pairs, ids[: train.num_rows])
-    return Material(ids, train.num_rows, inputs, states, anchors, related, scores, contents)
+    return Material(ids, train.num_rows, inputs, states, anchors, related, scores, contents, visual)
 
 
 def set_geometry(
     encoder: NoteEncoder, data: Material, recall: ColdRecall | None, config: TrainConfig, *, bf16: bool
 ) -> Look | None:
-    """Start the head from the geometry of the training notes, centred or not, whichever finds more on the valid queries.
+    """Start the head from the geometry of the training notes, whichever finds more on the valid queries: centred or not, with
+    images or without.
 
     Returns:
         The look of the zero-shot backbone without any head, where there are valid pairs and states at hand.
@@ -204,18 +290,28 @@ def set_geometry(
         rows = np.sort(np.random.default_rng(config.seed).choice(data.train, START_NOTES, replace=False))
     states = states_of(encoder, data, rows, config.batch_tokens, bf16=bf16)
     words = None if data.inputs.words is None else data.inputs.words[rows]
+    visual = None if data.visual is None else data.visual.take(rows)
+
+    def start(centre: bool, share: float) -> None:
+        start_from(head, torch.from_numpy(states), words, visual, centre=centre, visual_share=share, seed=config.seed)
+
     if recall is None:
-        start_from(head, torch.from_numpy(states), words, centre=True, seed=config.seed)
+        start(True, VISUAL_SHARES[1])
         return None
     pool = recall.states(encoder)  # the backbone stands still: its states serve all three looks
     encoder.head = None
     zero_shot = recall.look(encoder, 0, states=pool)
     encoder.head = head
     looks = {}
-    for centre in (False, True):
-        start_from(head, torch.from_numpy(states), words, centre=centre, seed=config.seed)
-        looks[centre] = recall.look(encoder, 0, states=pool)
-        logger.info("start geometry centre=%s: cold recall@10 %.4f", centre, looks[centre].recall_at_10)
-    if looks[False].value > looks[True].value:
-        start_from(head, torch.from_numpy(states), words, centre=False, seed=config.seed)
+    for centre in (True, False):
+        for share in VISUAL_SHARES if visual is not None else VISUAL_SHARES[:1]:
+            start(centre, share)
+            looks[centre, share] = recall.look(encoder, 0, states=pool)
+            logger.info(
+                "start geometry centre=%s, images' share %.1f: cold recall@10 %.4f",
+                centre,
+                share,
+                looks[centre, share].recall_at_10,
+            )
+    start(*max(looks, key=lambda tried: looks[tried].value))  # the first of equals
     return zero_shot

@@ -16,6 +16,7 @@ from noterec import progress, schema, storage
 from noterec.config import TrainConfig
 from noterec.engagement.pairs import load_pairs
 from noterec.errors import GateError, InputError
+from noterec.model.vision.sight import new_tower
 from noterec.notes.dataset import Dataset
 from noterec.training import processes, start
 from noterec.training.cold_recall import ColdRecall
@@ -34,42 +35,56 @@ def train(
     valid_notes: str | os.PathLike[str] | None = None,
     config: TrainConfig = TrainConfig(),
     cache: str | os.PathLike[str] | None = None,
+    image_root: str | os.PathLike[str] | None = None,
     restart: bool = False,
 ) -> TrainSummary:
     """Train an encoder so that notes that people engage with together lie close together.
 
     Args:
-        dataset: the training notes; those without text are left out.
+        dataset: the training notes; those with nothing to read are left out.
         pairs: related pairs among them.
         out: the model folder. An unfinished run there is continued if its settings and input are the same.
         valid_pairs: relevant notes of cold queries, for early stopping and the choice of weights.
         valid_notes: a dataset that also holds the notes which the valid pairs name; `dataset` unless given.
         config: backbone, way, sizes, learning rates.
-        cache: folder of readout states for a frozen backbone; `$NOTEREC_CACHE` or ~/.cache/noterec unless given.
+        cache: the cache's root, with the readout states of frozen backbones and what vision encoders made of pictures;
+            `$NOTEREC_CACHE` or ~/.cache/noterec unless given.
+        image_root: the folder below which pictures that are given by path are read.
         restart: throw away what is in `out`.
 
     Returns:
         What was reached.
 
     Raises:
-        InputError: too few pairs, unknown notes, no text.
+        InputError: too few pairs, unknown notes, nothing to read, no usable picture for a model that shall see.
         ArtefactError: `out` holds a model, or an unfinished run, of other settings or input.
         GateError: the best weights find less than the backbone without any training; nothing is saved.
     """
     folder = storage.local(out)
     with progress.stage("train") as record:
         source = Dataset(dataset)
-        notes = start.train_notes(source)
+        device = processes.own_device(config.device, config.devices)
+        start.check_vision(config)  # pictures take long: what can't work is refused before
+        tower = new_tower(config.vision, seed=config.seed, device=device) if config.vision.on else None
+        moving = bool(config.vision.train if config.vision.train is not None else config.vision.encoder == "tiny")
+        intake = start.new_intake(config, tower, moving=moving, cache=cache, image_root=image_root)
+        notes = start.train_notes(source, intake)
+        if tower is not None and intake.tried == len(intake.unseen):
+            raise InputError(
+                f"{source.path}: vision.encoder={config.vision.encoder}, and none of the training notes has a usable picture"
+                f"{f'; the first: {intake.unseen[0].message}' if intake.unseen else ': the images column is empty'}"
+            )
         backbone = start.new_backbone(config, notes)
-        plan = Plan.of(config, notes.num_rows, backbone.kind, processes.own_device(config.device, config.devices))
+        plan = Plan.of(config, notes.num_rows, backbone.kind, device)
         known, unknown = load_pairs(pairs, pl.Series(notes["note_id"].to_pylist(), dtype=pl.String))
         valid, extra = None, notes.slice(0, 0)
         if valid_notes is not None and valid_pairs is None:
             raise InputError("valid_notes without valid_pairs; expected the pairs of cold queries too (--valid-pairs)")
         if valid_pairs is not None:
             valid = pl.DataFrame(storage.read_table(valid_pairs, schema.PAIRS).select(schema.PAIRS.names))
-            extra, valid = start.valid_notes(notes, valid, Dataset(valid_notes if valid_notes is not None else dataset))
-        encoder = start.new_encoder(config, plan, backbone, notes)
+            others = Dataset(valid_notes if valid_notes is not None else dataset)
+            extra, valid = start.valid_notes(notes, valid, others, intake)
+        encoder = start.new_encoder(config, plan, backbone, notes, tower)
         tasks = start.new_tasks(encoder, plan, config, notes)
         fingerprint = fingerprint_of(config, encoder, notes, extra, known, valid)
         finished = open_run(folder, fingerprint, restart=restart)
@@ -85,6 +100,7 @@ def train(
             cache=cache,
             batch_tokens=config.batch_tokens,
             bf16=config.precision == "bf16",
+            intake=intake,
         )
         recall = None
         if valid is None:

@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 
 from noterec.errors import InputError
-from noterec.model.encoder import Inputs, NoteEncoder
+from noterec.model.encoder import NoteEncoder
+from noterec.model.inputs import Inputs
 from noterec.training.cold_recall import ColdRecall, Look
 from noterec.training.material import Material
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noterec.errors import InputError
-from noterec.model.encoder import Inputs
+from noterec.model.inputs import Inputs
 from noterec.training.batches import GraphBlocks, PairBatches, Steps
 from noterec.training.material import Material, rows_of_pairs
 

@@ -18,7 +18,8 @@ from noterec import schema, storage
 from noterec.config import LoraConfig, NegativesConfig, PromptConfig, TasksConfig, TrainConfig
 from noterec.engagement.pairs import load_pairs
 from noterec.errors import ConfigError, DivergenceError, InputError
-from noterec.model.encoder import Inputs, NoteEncoder
+from noterec.model.encoder import NoteEncoder
+from noterec.model.inputs import Inputs
 from noterec.notes.dataset import Dataset
 from noterec.training import start
 from noterec.training.batches import PairBatches
