@@ -1,7 +1,8 @@
 """noterec: embeddings of notes that agree with what people engage with, and their nearest neighbours.
 
 The road from notes to neighbours, each step a function of tables: `sample` or `import_dataset`, `validate`, `pairs`, `split`,
-`train`, `embed`, `generate`, `build_index`, `query` and `neighbours`, `evaluate` and `compare`. Names load on first use.
+`train`, `embed`, `generate`, `modalities`, `build_index`, `query` and `neighbours`, `evaluate` and `compare`. Names load on first
+use.
 
 Letters of array shapes in all docstrings: B notes, P pairs, T tokens, H the backbone's state, D the embedding's dimensions,
 K neighbours, Q queries, N candidates, V vocabulary.
@@ -41,6 +42,7 @@ _HOME = {
     "Generation": "model.generation.writer",
     "embed": "embedding.engine",
     "generate": "embedding.generate",
+    "modalities": "embedding.modalities",
     "train": "training.train",
     "Index": "index.search",
     "build_index": "index.build",
@@ -81,6 +83,7 @@ __all__ = [  # noqa: RUF022
     "Generation",
     "embed",
     "generate",
+    "modalities",
     "train",
     "Index",
     "build_index",

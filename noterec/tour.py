@@ -6,20 +6,22 @@ import dataclasses
 import json
 import os
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from noterec import progress, storage
-from noterec.config import PairsConfig, SampleConfig, SplitConfig, TrainConfig
+from noterec.config import PairsConfig, SampleConfig, SplitConfig, TrainConfig, VisionConfig
 from noterec.embedding.engine import embed
+from noterec.embedding.modalities import modalities
 from noterec.engagement.pairs import pairs
 from noterec.engagement.split import split
 from noterec.errors import InputError
 from noterec.evaluation.evaluate import evaluate
-from noterec.evaluation.report import Report, table
+from noterec.evaluation.report import Report
+from noterec.evaluation.tables import table
 from noterec.index.build import build_index
 from noterec.index.neighbours import neighbours
 from noterec.index.search import Index
@@ -54,6 +56,7 @@ def demo(
     *,
     notes: int = 3000,
     users: int = 1500,
+    images: bool = False,
     config: TrainConfig | None = None,
     seed: int = 0,
     write: Callable[[str], None] = lambda line: None,
@@ -64,7 +67,8 @@ def demo(
     Args:
         out: folder for everything that is made; an earlier demo there is replaced.
         notes, users: size of the synthetic platform.
-        config: training settings; the tiny backbone from scratch unless given.
+        images: the encoder sees the notes' pictures too.
+        config: training settings; the tiny backbone, and tiny's eyes, from scratch unless given.
         seed: of everything random.
         write: takes the lines that a person reads.
         as_json: write one JSON object at the end, and nothing else.
@@ -74,6 +78,7 @@ def demo(
     """
     say: Callable[[str], None] = (lambda line: None) if as_json else write
     road = _Road(_fresh(out), say)
+    config = config or TrainConfig(seed=seed, vision=VisionConfig(encoder="tiny") if images else VisionConfig())
     say(f"noterec demo: from notes to neighbours on a synthetic platform, in {road.folder}/\n")
     made = road.step(
         "sample", "notes, pictures, people and four weeks of engagement, with the truth planted",
@@ -100,13 +105,13 @@ def demo(
             out=road.at("model"),
             valid_pairs=road.at("split/valid-pairs.parquet"),
             valid_notes=road.at("platform"),
-            config=config or TrainConfig(seed=seed),
+            config=config,
         ),
     )  # fmt: skip
     if trained.first is not None and trained.best is not None:
         say(f"    recall@10 of cold notes {trained.first.recall_at_10:.3f} -> {trained.best.recall_at_10:.3f}")
     embedded = road.step(
-        "embed", "every note, new ones included, from its text alone",
+        "embed", f"every note, new ones included, {'by text and picture' if config.vision.on else 'from its text alone'}",
         lambda: embed(road.at("platform"), model=road.at("model"), out=road.at("embeddings")),
     )  # fmt: skip
     say(f"    {embedded.encoded:,} vectors of {embedded.dimension} dimensions")
@@ -125,10 +130,21 @@ def demo(
         ],
     )  # fmt: skip
     say(f"    {told[0].rows:,} and {told[1].rows:,} neighbours")
+    arms = {"best possible": road.at("platform/truth/oracle.parquet")}
+    views = {}
+    if config.vision.on:
+        views["noterec"] = road.at("views")
+        road.step(
+            "modalities", "the same by text alone, by picture alone, and with other notes' pictures",
+            lambda: modalities(road.at("platform"), model=road.at("model"), out=road.at("views")),
+        )  # fmt: skip
+    else:
+        arms = {"noterec": road.at("embeddings"), **arms}
     report = road.step(
         "evaluate", "do new notes find what people will engage with beside them?",
         lambda: evaluate(
-            {"noterec": road.at("embeddings"), "best possible": road.at("platform/truth/oracle.parquet")},
+            arms,
+            modalities=views,
             notes=road.at("platform"),
             split=road.at("split"),
             out=road.at("report"),
@@ -141,7 +157,8 @@ def demo(
         bm25=_mean(report, "bm25"),
         seconds=road.seconds,
     )
-    for line in _results(report, summary):
+    seen = report.modalities["noterec"]["says"] if config.vision.on else []
+    for line in _results(report, summary, seen):
         say(line)
     for line in _examples(road):
         say(line)
@@ -186,7 +203,7 @@ def _mean(report: Report, arm: str) -> float:
     return float(report.metrics(arm)[MAIN_METRIC]["mean"])
 
 
-def _results(report: Report, summary: DemoSummary) -> list[str]:
+def _results(report: Report, summary: DemoSummary, seen: Sequence[str]) -> list[str]:
     rows = [row for row in table(report) if row["arm"] != "best possible+bm25"]
     columns = list(rows[0])
     widths = {column: max(len(column), *(len(row[column]) for row in rows)) for column in columns}
@@ -194,7 +211,9 @@ def _results(report: Report, summary: DemoSummary) -> list[str]:
     lines.append("  ".join(column.ljust(widths[column]) for column in columns))
     lines += ["  ".join(row[column].ljust(widths[column]) for column in columns) for row in rows]
     beside = f"{summary.recall / summary.bm25:.1f} times BM25" if summary.bm25 else "BM25 finds nothing"
-    lines += ["", f"The model reaches {summary.share:.0%} of the best possible score from text alone; {beside}."]
+    whence = "by text and picture" if seen else "from text alone"
+    lines += ["", f"The model reaches {summary.share:.0%} of the best possible score {whence}; {beside}."]
+    lines += seen
     return lines
 
 

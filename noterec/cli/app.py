@@ -30,6 +30,10 @@ Set = Annotated[list[str] | None, typer.Option("--set", help="one setting, KEY=V
 Seed = Annotated[int | None, typer.Option("--seed", help="seed of everything random")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 Out = Annotated[Path, typer.Option("--out", help="where the result goes")]
+ImageRoot = Annotated[
+    Path | None,
+    typer.Option("--image-root", help="the only folder below which pictures that the notes give by path are read"),
+]
 DatasetPath = Annotated[Path, typer.Argument(help="dataset: a folder with notes/*.parquet and engagement/*.parquet")]
 
 

@@ -14,6 +14,9 @@ from noterec.cli.app import Config, DatasetPath, Json, Out, Seed, Set, app, load
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", help="folder for everything the demo makes")] = Path("demo"),
+    images: Annotated[
+        bool, typer.Option("--images", help="the encoder sees the notes' pictures too; takes twice as long")
+    ] = False,
     seed: Seed = None,
     as_json: Json = False,
 ) -> None:
@@ -21,10 +24,11 @@ def demo(
 
     \b
     noterec demo
+    noterec demo --images
     """
     from noterec.tour import demo as run
 
-    run(out, seed=seed or 0, write=output.write, as_json=as_json)
+    run(out, images=images, seed=seed or 0, write=output.write, as_json=as_json)
 
 
 @app.command()

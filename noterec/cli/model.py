@@ -1,4 +1,4 @@
-"""Commands about models: train, embed, generate."""
+"""Commands about models: train, embed, generate, modalities."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from noterec.cli import output
-from noterec.cli.app import Config, DatasetPath, Json, Out, Seed, Set, app, load
+from noterec.cli.app import Config, DatasetPath, ImageRoot, Json, Out, Seed, Set, app, load
 
 
 @app.command()
@@ -21,9 +21,14 @@ def train(
     backbone: Annotated[str | None, typer.Option(help="tiny, minilm, a Hugging Face folder or a hub id")] = None,
     layers: Annotated[int | None, typer.Option(help="keep only the backbone's first layers")] = None,
     way: Annotated[str | None, typer.Option(help="auto, full, lora or frozen")] = None,
+    vision: Annotated[
+        str | None,
+        typer.Option(help="vision encoder, so that images count too: tiny, a folder or a hub id; default: none"),
+    ] = None,
+    image_root: ImageRoot = None,
     steps: Annotated[int | None, typer.Option(help="optimiser steps at most; 0 = the start, untrained")] = None,
     dimension: Annotated[int | None, typer.Option(help="length of an embedding")] = None,
-    cache: Annotated[Path | None, typer.Option(help="folder of cached states of frozen backbones")] = None,
+    cache: Annotated[Path | None, typer.Option(help="root of the cache of states and image features")] = None,
     restart: Annotated[bool, typer.Option("--restart", help="throw away what is in OUT")] = False,
     config: Config = None,
     set_: Set = None,
@@ -36,20 +41,24 @@ def train(
     noterec train split/train --pairs pairs.parquet --out model
     noterec train split/train --pairs pairs.parquet --valid-pairs split/valid-pairs.parquet --valid-notes data/mine \\
         --backbone minilm --out model
+    noterec train split/train --pairs pairs.parquet --backbone SmolLM2-135M --vision clip-vit-base-patch16 --out model \\
+        --image-root photos/
     """
     from noterec.config import TrainConfig
     from noterec.training import processes
     from noterec.training.train import train as run
 
     given = dict(backbone=backbone, layers=layers, way=way, steps=steps, dimension=dimension, seed=seed)
+    settings = load(TrainConfig, config, [*(set_ or []), *([f"vision.encoder={vision}"] if vision else [])], **given)
     summary = run(
         dataset,
         pairs=pairs,
         out=out,
         valid_pairs=valid_pairs,
         valid_notes=valid_notes,
-        config=load(TrainConfig, config, set_, **given),
+        config=settings,
         cache=cache,
+        image_root=image_root,
         restart=restart,
     )
     if processes.is_first():
@@ -64,8 +73,9 @@ def embed(
     ],
     out: Out,
     cache: Annotated[
-        Path | None, typer.Option(help="folder of cached states, for models with a frozen backbone")
+        Path | None, typer.Option(help="root of the cache, to read and keep states of a frozen backbone there")
     ] = None,
+    image_root: ImageRoot = None,
     config: Config = None,
     set_: Set = None,
     as_json: Json = False,
@@ -79,7 +89,8 @@ def embed(
     from noterec.embedding.engine import embed as run
 
     output.summary(
-        run(dataset, model=model, out=out, config=load(EmbedConfig, config, set_), cache=cache), as_json=as_json
+        run(dataset, model=model, out=out, config=load(EmbedConfig, config, set_), cache=cache, image_root=image_root),
+        as_json=as_json,
     )
 
 
@@ -102,6 +113,7 @@ def generate(
         typer.Option(help="of categories: constrained to the closed set, or free to measure how often it is left"),
     ] = None,
     n: Annotated[int | None, typer.Option("--n", help="hashtags per note")] = None,
+    image_root: ImageRoot = None,
     samples: Annotated[
         int | None, typer.Option(help="answers sampled per note at most, for a confidence; 0 = none")
     ] = None,
@@ -122,5 +134,39 @@ def generate(
 
     given = dict(decoding=decoding, n=n, samples=samples, seed=seed)
     settings = load(GenerateConfig, config, set_, **given)
-    summary = run(dataset, model=model, task=task, out=out, categories=categories, config=settings)  # type: ignore[arg-type]
+    summary = run(
+        dataset,
+        model=model,
+        task=task,  # type: ignore[arg-type]
+        out=out,
+        categories=categories,
+        config=settings,
+        image_root=image_root,
+    )
+    output.summary(summary, as_json=as_json)
+
+
+@app.command()
+def modalities(
+    dataset: DatasetPath,
+    model: Annotated[str, typer.Option("--model", help="a model that was trained with images")],
+    out: Out,
+    cache: Annotated[
+        Path | None, typer.Option(help="root of the cache, to read and keep states of a frozen backbone there")
+    ] = None,
+    image_root: ImageRoot = None,
+    config: Config = None,
+    set_: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Encode the notes by text and images, by either alone, and with the images shuffled, for `evaluate --modalities`.
+
+    \b
+    noterec modalities data/mine --model model --out modalities
+    """
+    from noterec.config import EmbedConfig
+    from noterec.embedding.modalities import modalities as run
+
+    settings = load(EmbedConfig, config, set_)
+    summary = run(dataset, model=model, out=out, config=settings, cache=cache, image_root=image_root)
     output.summary(summary, as_json=as_json)

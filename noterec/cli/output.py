@@ -103,22 +103,32 @@ def _shown(value: Any) -> str:
 
 
 def report(value: Any, *, as_json: bool) -> None:
-    """An evaluation: a table for each direction and each generated task, and where the report is."""
-    from noterec.evaluation.report import METRICS_FILE, REPORT_FILE, generated_table
-    from noterec.evaluation.report import table as rows_of
+    """An evaluation: a table for each direction, what images give, a table for each generated task, and where the report is."""
+    from noterec.evaluation.report import METRICS_FILE, REPORT_FILE
+    from noterec.evaluation.tables import generated_table, view_slices_table, views_table
+    from noterec.evaluation.tables import table as rows_of
 
     if as_json:
         write((value.path / METRICS_FILE).read_text(encoding="utf-8").rstrip())
         return
     for direction in value.protocol["directions"]:
-        rows = rows_of(value, direction)
-        table(list(rows[0]), [list(row.values()) for row in rows], as_json=False, title=direction)
+        _cells(rows_of(value, direction), direction)
+    for name, record in value.modalities.items():
+        # All cut-offs are in the report; with an interval each they are too wide for a terminal.
+        _cells(views_table(record, list(record["views"]["both"])[:1]), f"what the images give: {name}")
+        _cells(view_slices_table(record), None)
+        for sentence in record["says"]:
+            write(sentence)
         write()
     for task in value.generation:
-        rows = generated_table(value, task)
-        table(list(rows[0]), [list(row.values()) for row in rows], as_json=False, title=f"generated: {task}")
-        write()
+        _cells(generated_table(value, task), f"generated: {task}")
     write(f"{value.path / REPORT_FILE}: slices, paired differences, protocol")
+
+
+def _cells(rows: Sequence[dict[str, str]], title: str | None) -> None:
+    """Rows of text with an empty line after them."""
+    table(list(rows[0]), [list(row.values()) for row in rows], as_json=False, title=title)
+    write()
 
 
 def comparison(value: Any, *, as_json: bool) -> None:

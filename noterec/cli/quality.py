@@ -33,6 +33,10 @@ def evaluate(
             help="closed set: a file with one name a line, a JSON list or a dataset; default: those of the training notes"
         ),
     ] = None,
+    modalities: Annotated[
+        list[str] | None,
+        typer.Option("--modalities", help="NAME=FOLDER of `noterec modalities`: what the images give; may be repeated"),
+    ] = None,
     sums: Annotated[
         list[str] | None,
         typer.Option("--sum", help="A+B: also the sum of the cosines of arms A and B; may be repeated"),
@@ -49,12 +53,14 @@ def evaluate(
     \b
     noterec evaluate --split split --notes data/mine --arm mine=embeddings --out report
     noterec evaluate --split split --notes data/mine --generated mine=categories --out report
+    noterec evaluate --split split --notes data/mine --modalities mine=modalities --out report
     """
     from noterec.config import EvaluateConfig
     from noterec.errors import InputError
     from noterec.evaluation.evaluate import evaluate as run
 
     arms, tables = _named("--arm", arm, "EMBEDDINGS"), _named("--generated", generated, "TABLE")
+    views = _named("--modalities", modalities, "FOLDER")
     if notes is None:
         raise InputError("--notes: no dataset given; expected the dataset that holds all notes, new ones included")
     settings = load(EvaluateConfig, config, set_, seed=seed, sums=sums)
@@ -66,6 +72,7 @@ def evaluate(
         engagement=engagement,
         generated=tables,
         categories=categories,
+        modalities=views,
         out=out,
         config=settings,
     )

@@ -40,6 +40,7 @@ def query(
     title: Annotated[str | None, typer.Option(help="of a note that the index doesn't have")] = None,
     content: Annotated[str | None, typer.Option(help="its text")] = None,
     hashtag: Annotated[list[str] | None, typer.Option(help="its hashtag; may be repeated")] = None,
+    image: Annotated[list[Path] | None, typer.Option(help="its image file; may be repeated")] = None,
     model: Annotated[
         str | None, typer.Option("--model", help="the model of the index, to encode an unseen note")
     ] = None,
@@ -55,6 +56,7 @@ def query(
     \b
     noterec query index --note-id n000042 -k 5
     noterec query index --model model --title "Cold brew at home" --content "18 hours in the fridge" --hashtag coffee
+    noterec query index --model model --image photo.jpg
     """
     from noterec.errors import InputError
     from noterec.serving.query import query as run
@@ -71,12 +73,22 @@ def query(
         title=title,
         content=content,
         hashtags=hashtag or (),
+        images=[_bytes(file) for file in image or ()],
         model=model,
         k=k,
         candidates=candidates,
         where=filters or None,
     )
     output.table(found.columns, found.rows(), as_json=as_json)
+
+
+def _bytes(file: Path) -> bytes:
+    from noterec.errors import InputError
+
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise InputError(f"--image {file}: can't be read ({error.strerror}); expected a picture file") from error
 
 
 @app.command()

@@ -3,7 +3,8 @@
 from noterec.evaluation.compare import Comparison, compare
 from noterec.evaluation.evaluate import evaluate
 from noterec.evaluation.generation import measure_generated
-from noterec.evaluation.report import Report, generated_table, load_report, table
+from noterec.evaluation.report import Report, load_report
+from noterec.evaluation.tables import generated_table, table
 
 __all__ = [
     "Comparison",

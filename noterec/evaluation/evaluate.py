@@ -17,11 +17,14 @@ import polars as pl
 
 from noterec import progress, storage
 from noterec.config import EvaluateConfig
+from noterec.embedding.modalities import Views, load_views
 from noterec.errors import ConfigError, InputError
-from noterec.evaluation.arms import Arm, EmbeddingArm, FusionArm, LexicalArm, PopularityArm, RandomArm, check_names
-from noterec.evaluation.baselines import Bm25, training_clicks
+from noterec.evaluation.arms import FusionArm, check_names
+from noterec.evaluation.baselines import training_clicks
 from noterec.evaluation.generation import measure_generated
+from noterec.evaluation.lineup import lineup
 from noterec.evaluation.measure import Measured, measure, metric_names, metric_values, per_query
+from noterec.evaluation.modalities import SLICES, check_one_model, compared_views, with_views
 from noterec.evaluation.protocol import (
     MAIN,
     PAPER,
@@ -37,7 +40,6 @@ from noterec.evaluation.protocol import (
 from noterec.evaluation.report import FORMAT, FORMAT_VERSION, GENERATED_FILE, QUERIES_FILE, Report
 from noterec.evaluation.resampling import resample
 from noterec.evaluation.slices import Slice, slices
-from noterec.index.vectors import load_embeddings
 from noterec.notes.dataset import Dataset
 
 logger = logging.getLogger(__name__)
@@ -56,6 +58,7 @@ def evaluate(
     new_notes: PathLike | None = None,
     generated: Mapping[str, PathLike] | None = None,
     categories: PathLike | None = None,
+    modalities: Mapping[str, PathLike] | None = None,
     config: EvaluateConfig = EvaluateConfig(),
 ) -> Report:
     """Compare arms by the protocol of `evaluation.protocol`, beside the built-in ones and fusions with BM25.
@@ -74,6 +77,8 @@ def evaluate(
         generated: name -> table of categories or hashtags that `noterec generate` wrote. Without any arm, nothing is ranked.
         categories: the closed set, as `noterec generate` takes it: a text file with one name a line, a JSON list, or a dataset;
             those of the training dataset unless given.
+        modalities: name -> folder that `noterec modalities` wrote. Its views are arms, NAME (both), NAME:text, NAME:image and
+            NAME:shuffled, and the report tells what the images give.
         config: the settings.
 
     Returns:
@@ -82,7 +87,7 @@ def evaluate(
     Raises:
         InputError: a table is missing, empty, or names notes that the dataset doesn't have; an arm's name is taken; vectors or
             answers belong to other notes.
-        ArtefactError: an arm's vectors, or a generated table, mix model versions.
+        ArtefactError: an arm's vectors, a generated table, or the views of a model mix model versions.
         ConfigError: an unknown built-in arm, popularity without engagement, or fusion without bm25.
     """
     target = storage.local(out)
@@ -92,6 +97,8 @@ def evaluate(
         raise InputError(
             "categories are given and no generated table to hold against them; give --generated NAME=TABLE"
         )
+    compared = {name: load_views(folder) for name, folder in (modalities or {}).items()}
+    arms = with_views(arms, compared)
     if config.sums and generated and not arms:
         raise ConfigError("sums are of arms, and none is given; give --arm NAME=EMBEDDINGS, or leave sums out")
     inputs = None
@@ -119,7 +126,7 @@ def evaluate(
         if inputs is None:
             report = Report(target, base, {}, [], generation)
         else:
-            report, tables[QUERIES_FILE] = _rank(arms, inputs, catalogue, base, target, config)
+            report, tables[QUERIES_FILE] = _rank(arms, compared, inputs, catalogue, base, target, config)
             report = dataclasses.replace(report, generation=generation)
         for file, frame in tables.items():
             if frame is None:
@@ -134,6 +141,7 @@ def evaluate(
 
 def _rank(
     arms: Mapping[str, PathLike],
+    compared: Mapping[str, Views],
     inputs: Inputs,
     catalogue: Catalogue,
     base: dict[str, Any],
@@ -146,76 +154,37 @@ def _rank(
     if inputs.engagement is not None:
         clicks = training_clicks(catalogue.ids, Dataset(inputs.engagement).engagement(engaged=True))
     described: dict[str, dict[str, Any]] = {}
-    ranked = _arms(arms, catalogue, clicks, config, described)
-    fusions = (
-        [FusionArm(f"{name}+bm25", (name, "bm25"), config.rrf_k, (config.fuse_weight, 1.0)) for name in arms]
-        if config.fuse
-        else []
-    )
+    ranked = lineup(arms, catalogue, clicks, config, described)
+    check_one_model(compared, described)
+    partial = with_views({}, compared).keys() - compared.keys()  # only what sees the whole note is fused
+    fusions = [
+        FusionArm(f"{name}+bm25", (name, "bm25"), config.rrf_k, (config.fuse_weight, 1.0))
+        for name in arms
+        if config.fuse and name not in partial
+    ]
     described.update({fusion.name: {"kind": "fused", "parts": list(fusion.parts)} for fusion in fusions})
     main = found[0]
-    parts = slices(main, clicks, catalogue.text_lengths())
+    with_image = catalogue.with_image()
+    parts = slices(main, clicks, catalogue.text_lengths(), with_image)
     protocol = {**base, **_protocol(catalogue, inputs, found, parts, clicks, arms, config)}
-    report = Report(target, protocol, described, [])
+    seen = int(with_image[main.queries].sum())
+    report = Report(
+        target,
+        protocol,
+        described,
+        [],
+        modalities={
+            name: {"folder": str(views.folder), "dataset": views.dataset, "model_version": views.model_version}
+            | {"queries_with_image": seen, "slices": {}}
+            for name, views in compared.items()
+        },
+    )
     tables = []
     for direction in found:
         measured = measure(direction, ranked, fusions, notes=len(catalogue), config=config)
         _summarise(report, direction, measured, parts if direction is main else [], config)
         tables.append(per_query(direction, measured, catalogue, config))
     return report, pl.concat(tables, how="diagonal")
-
-
-def _arms(
-    arms: Mapping[str, PathLike],
-    catalogue: Catalogue,
-    clicks: Rows | None,
-    config: EvaluateConfig,
-    described: dict[str, dict[str, Any]],
-) -> list[Arm]:
-    """The built-in arms in the order of the settings, then the user's; `described` gets what is known of each."""
-    found: list[Arm] = []
-    for name in config.builtin:
-        described[name] = {"kind": "builtin"}
-        if name == "random":
-            found.append(RandomArm(config.seed))
-        elif name == "popularity" and clicks is not None:
-            found.append(PopularityArm(clicks))
-        elif name == "bm25":
-            frame = catalogue.notes
-            found.append(LexicalArm(Bm25(frame["title"], frame["content"], frame["hashtags"])))
-    for name, path in arms.items():
-        table = load_embeddings(path)
-        places = pl.DataFrame({"note_id": table.ids}).with_row_index("row")
-        joined = pl.DataFrame({"note_id": catalogue.ids}).join(places, on="note_id", how="left", maintain_order="left")
-        row_of = joined["row"].cast(pl.Int64).fill_null(-1).to_numpy()
-        matched = int((row_of >= 0).sum())
-        if not matched:
-            raise InputError(
-                f"arm {name}: {path} has vectors of none of the {len(catalogue)} notes of {catalogue.path} (its first is "
-                f"{table.ids[0]!r}); give the embeddings of that dataset"
-            )
-        described[name] = {
-            "kind": "user",
-            "embeddings": str(path),
-            "model_version": table.model_version,
-            "dimension": table.dimension,
-            "notes_without_vector": len(catalogue) - matched,
-            "vectors_of_unknown_notes": len(table) - matched,
-        }
-        if matched < len(catalogue):
-            logger.warning("arm %s: %d of %d notes have no vector", name, len(catalogue) - matched, len(catalogue))
-        found.append(EmbeddingArm(name, table.vectors, row_of))
-    by_name = {arm.name: arm for arm in found if isinstance(arm, EmbeddingArm)}
-    for entry in config.sums:
-        parts = entry.split("+")
-        unknown = [part for part in parts if part not in by_name]
-        if unknown or len(parts) < 2:
-            raise ConfigError(
-                f"sums: {entry!r} needs at least two arms by name, A+B; the arms are {', '.join(by_name) or 'none'}"
-            )
-        described[entry] = {"kind": "summed", "parts": parts}
-        found.append(EmbeddingArm.summed(entry, [by_name[part] for part in parts]))
-    return found
 
 
 def _base(catalogue: Catalogue, config: EvaluateConfig) -> dict[str, Any]:
@@ -293,12 +262,19 @@ def _summarise(
         else:
             entry.setdefault("directions", {})[direction.name] = metrics
         entry.setdefault("unasked", {})[direction.name] = measured[arm].unasked
+    recalls = [name for name in names if name.startswith("recall@")]
+    if direction.name == MAIN:
+        for name, record in report.modalities.items():
+            record.update(compared_views(resampled, column, name, recalls))
     for part in parts:
         values = [metric_values(measured[arm].top[part.queries], part.relevance, names) for arm in arms]
         within = resample(np.concatenate(values, axis=1), resamples=config.resamples, seed=config.seed)
         for arm in arms:
             figures = {name: within.interval(column[arm, name]) for name in names}
             report.arms[arm].setdefault("slices", {})[part.name] = figures
+        for name, record in report.modalities.items():
+            if part.name in SLICES:
+                record["slices"][part.name] = {"says": part.says} | compared_views(within, column, name, recalls)
     builtin = [arm for arm in config.builtin if arm in measured]
     against = {max(builtin, key=lambda arm: float(resampled.mean[column[arm, names[0]]]))} if builtin else set()
     against |= set(report.protocol["user_arms"][:1])

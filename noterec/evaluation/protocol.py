@@ -26,6 +26,7 @@ from noterec.notes.dataset import Dataset
 from noterec.ranking.metrics import Relevance
 
 Rows = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 PathLike = str | os.PathLike[str]
 
 MAIN, WARM, PAPER = "new -> all", "warm -> new", "paper"
@@ -126,6 +127,11 @@ class Catalogue:
             pl.col("hashtags").list.eval(pl.element().str.len_chars()).list.sum(),
         ]
         return self.notes.select(pl.sum_horizontal(parts).cast(pl.Int64)).to_series().to_numpy()
+
+    def with_image(self) -> Mask:
+        """Which notes have an entry in the images column: (N,) bool. No image is read."""
+        counts = Dataset(self.path).image_counts()
+        return self.ids.is_in(counts["note_id"].implode()).to_numpy()
 
 
 @dataclass(frozen=True, eq=False)

@@ -49,6 +49,14 @@ class Resampled:
         difference = float(self.mean[column] - self.mean[against])
         return {"difference": difference, "low": low, "high": high, "n": self.n, "verdict": verdict}
 
+    def relative(self, column: int, against: int) -> dict[str, float] | None:
+        """The difference as a share of the mean of the column `against`, with its interval; None where a resample's is zero."""
+        base = self.means[:, against]
+        if self.mean[against] == 0 or not (base != 0).all():
+            return None
+        low, high = _bounds((self.means[:, column] - base) / base)
+        return {"mean": float((self.mean[column] - self.mean[against]) / self.mean[against]), "low": low, "high": high}
+
 
 def resample(values: Values, *, resamples: int, seed: int) -> Resampled:
     """Draw Q queries with replacement, `resamples` times, and average every column over each draw.

@@ -1,17 +1,19 @@
-"""Slices of the main direction: are relevant notes that few people know found as well, and short notes as well as long?"""
+"""Slices of the main direction: are relevant notes that few people know found as well, short notes as well as long, and notes
+without an image as well as those with one?
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from noterec.evaluation.protocol import Direction, Rows
+from noterec.evaluation.protocol import Direction, Mask, Rows
 from noterec.ranking.metrics import Relevance
 
 TERCILES = ("relevant_low_clicks", "relevant_middle_clicks", "relevant_high_clicks")
 HALVES = ("query_short_text", "query_long_text")
+IMAGES = ("query_with_image", "query_without_image")
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,13 +33,14 @@ class Slice:
     relevance: Relevance
 
 
-def slices(direction: Direction, clicks: Rows | None, text_lengths: Rows) -> list[Slice]:
-    """Relevant notes by terciles of training clicks (arXiv:2403.01744 slices by exposure), queries by halves of text length.
+def slices(direction: Direction, clicks: Rows | None, text_lengths: Rows, with_image: Mask) -> list[Slice]:
+    """Relevant notes by terciles of training clicks (arXiv:2403.01744 slices by exposure), queries by text length and images.
 
     Args:
         direction: the main one.
         clicks: (N,) training clicks of each catalogue note, None = not known: no terciles then.
-        text_lengths: (N,) characters of each catalogue note.
+        text_lengths: (N,) characters of each catalogue note; the queries are halved by them.
+        with_image: (N,) which catalogue notes have an image; no slices by it where all queries agree.
 
     Returns:
         The slices that hold any query; where many notes have equally many clicks, a tercile may hold none.
@@ -57,15 +60,19 @@ def slices(direction: Direction, clicks: Rows | None, text_lengths: Rows) -> lis
         ]
     lengths = text_lengths[direction.queries]
     middle = float(np.median(lengths))
-    for name, kept, text in zip(
-        HALVES, (lengths <= middle, lengths > middle), (f"<= {middle:g}", f"> {middle:g}"), strict=True
-    ):
+    seen = with_image[direction.queries]
+    halves = (
+        (HALVES[0], f"<= {middle:g} characters", lengths <= middle),
+        (HALVES[1], f"> {middle:g} characters", lengths > middle),
+    )
+    images = ((IMAGES[0], "at least one image", seen), (IMAGES[1], "no image", ~seen)) if len(set(seen)) > 1 else ()
+    for name, text, kept in (*halves, *images):
         if kept.any():
-            found.append(_of_queries(name, f"{text} characters", owner, relevance.rows, np.flatnonzero(kept)))
+            found.append(_of_queries(name, text, owner, relevance.rows, np.flatnonzero(kept)))
     return found
 
 
-def _of_relevant(name: str, says: str, owner: Rows, rows: Rows, kept: NDArray[np.bool_]) -> Slice:
+def _of_relevant(name: str, says: str, owner: Rows, rows: Rows, kept: Mask) -> Slice:
     queries, counts = np.unique(owner[kept], return_counts=True)
     indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     return Slice(name, says, queries, Relevance(indptr, rows[kept]))

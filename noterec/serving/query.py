@@ -23,6 +23,7 @@ def query(
     title: str | None = None,
     content: str | None = None,
     hashtags: Iterable[str] = (),
+    images: Iterable[Any] = (),
     model: Any = None,
     k: int = 10,
     candidates: Any = "all",
@@ -34,6 +35,7 @@ def query(
         index: an index, or its folder.
         note_id: a note of the index; it is not among its own neighbours.
         title, content, hashtags: a note that the index doesn't have, encoded with `model`.
+        images: its images, each a file's bytes, for a model that sees.
         model: the index's model: a folder, or a loaded NoteEncoder.
         k: neighbours.
         candidates: "all", "new", or the ids that may be found.
@@ -43,15 +45,17 @@ def query(
         Columns rank, note_id, score (cosine), and title and category where the index keeps them.
 
     Raises:
-        InputError: neither an id nor content was given, or both; the id is unknown.
+        InputError: neither an id nor content was given, or both; the id is unknown; images for a model that reads text alone.
         ArtefactError: the model is not the index's.
     """
     opened = index if isinstance(index, Index) else Index.open(index)
-    tags = list(hashtags)
+    tags, pictures = list(hashtags), list(images)
     where = _typed(where, opened)
-    unseen = title is not None or content is not None or bool(tags)
+    unseen = title is not None or content is not None or bool(tags) or bool(pictures)
     if (note_id is not None) == unseen:
-        raise InputError("expected either a note_id of the index, or the title, content or hashtags of another note")
+        raise InputError(
+            "expected either a note_id of the index, or the title, content, hashtags or images of another note"
+        )
     if note_id is not None:
         found = opened.similar(note_id, k, where=where, candidates=candidates)
     else:
@@ -61,7 +65,9 @@ def query(
 
         encoder = model if isinstance(model, NoteEncoder) else NoteEncoder.from_pretrained(model)
         opened.require_model(encoder.model_version)
-        vectors = encoder.encode([Note(title=title, content=content, hashtags=tags)])
+        if pictures and encoder.sight is None:
+            raise InputError("images were given and this model reads text alone; train one with vision.encoder")
+        vectors = encoder.encode([Note(title=title, content=content, hashtags=tags, images=pictures)])
         found = opened.search(np.asarray(vectors), k, where=where, candidates=candidates)
     table = pl.DataFrame(found).select("rank", "note_id", "score")
     shown = [column for column in SHOWN if column in opened.attributes.columns]

@@ -19,7 +19,7 @@ from noterec.config import EvaluateConfig
 from noterec.errors import ArtefactError, ConfigError, InputError
 from noterec.evaluation import Report, evaluate, load_report, table
 from noterec.evaluation.baselines import training_clicks
-from noterec.evaluation.evaluate import _arms
+from noterec.evaluation.lineup import lineup
 from noterec.evaluation.measure import measure
 from noterec.evaluation.protocol import Catalogue, Inputs, directions
 from noterec.notes.dataset import Dataset
@@ -71,7 +71,7 @@ def test_every_arm_agrees_with_ir_measures(platform: Path) -> None:
     catalogue = Catalogue.read(platform / "dataset")
     main = directions(catalogue, Inputs.collect(platform / "split"), CONFIG)[0]
     clicks = training_clicks(catalogue.ids, Dataset(platform / "split" / "train").engagement(engaged=True))
-    arms = _arms({"good": platform / "good.parquet"}, catalogue, clicks, CONFIG, {})
+    arms = lineup({"good": platform / "good.parquet"}, catalogue, clicks, CONFIG, {})
     bounds = main.relevance.indptr
     qrels = [
         ir_measures.Qrel(str(q), str(row), 1)

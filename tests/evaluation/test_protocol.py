@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from noterec import storage
+from noterec import schema, storage
 from noterec.config import EvaluateConfig
 from noterec.errors import InputError
 from noterec.evaluation.protocol import MAIN, PAPER, WARM, Catalogue, Inputs, directions, not_measured
@@ -109,11 +109,14 @@ def test_missing_inputs_are_named(platform: Path) -> None:
         directions(Catalogue.read(platform / "dataset"), inputs, CONFIG)
 
 
+NONE = np.zeros(len(IDS), dtype=bool)
+
+
 def test_slices_by_clicks_and_text(platform: Path) -> None:
     catalogue = Catalogue.read(platform / "dataset")
     main = directions(catalogue, Inputs.collect(platform / "split"), CONFIG)[0]
     clicks = np.array([{"w1": 5, "w2": 3, "w3": 4, "w4": 2, "w5": 9}.get(note, 0) for note in IDS])
-    found = {part.name: part for part in slices(main, clicks, catalogue.text_lengths())}
+    found = {part.name: part for part in slices(main, clicks, catalogue.text_lengths(), NONE)}
     # The six relevant notes have 0 (n3), 2 (w4), 3, 3 (w2 twice), 4 (w3), 5 (w1) clicks.
     low, middle, high = (found[f"relevant_{name}_clicks"] for name in ("low", "middle", "high"))
     assert (names(main.queries[low.queries]), names(low.relevance.rows)) == (["n1", "n2"], ["n3", "w4"])
@@ -126,9 +129,28 @@ def test_slices_by_clicks_and_text(platform: Path) -> None:
     assert sorted([*short.queries, *long.queries]) == [0, 1, 2]
     assert lengths[main.queries[short.queries]].max() < lengths[main.queries[long.queries]].min()
     assert len(short.relevance.rows) + len(long.relevance.rows) == 6
-    assert not any(part.name.startswith("relevant") for part in slices(main, None, lengths))
-    flat = [part.name for part in slices(main, np.zeros(len(IDS), dtype=np.int64), lengths)]
+    assert not any(part.name.startswith("relevant") for part in slices(main, None, lengths, ~NONE))
+    flat = [part.name for part in slices(main, np.zeros(len(IDS), dtype=np.int64), lengths, NONE)]
     assert flat == ["relevant_low_clicks", "query_short_text", "query_long_text"]
+
+
+def test_slices_by_images_where_queries_differ(platform: Path) -> None:
+    catalogue = Catalogue.read(platform / "dataset")
+    assert not catalogue.with_image().any()  # there is no such column
+    images = {"n1": [{"path": "a.jpg"}], "n2": [], "n3": None, "w1": [{"bytes": b"x"}, {"bytes": b"y"}]}
+    rows = [{"note_id": note, "title": TEXTS[note][0], "images": images.get(note)} for note in reversed(IDS)]
+    storage.write_table(
+        pa.Table.from_pylist(rows, schema=schema.NOTES), platform / "dataset" / "notes" / "part.parquet"
+    )
+    catalogue = Catalogue.read(platform / "dataset")
+    assert names(np.flatnonzero(catalogue.with_image())) == ["n1", "w1"]
+    main = directions(catalogue, Inputs.collect(platform / "split"), CONFIG)[0]
+    found = {part.name: part for part in slices(main, None, catalogue.text_lengths(), catalogue.with_image())}
+    seen, unseen = found["query_with_image"], found["query_without_image"]
+    assert names(main.queries[seen.queries]) == ["n1"]
+    assert names(seen.relevance.rows) == ["n3", "w1", "w2"]
+    assert names(main.queries[unseen.queries]) == ["n2", "n3"]
+    assert (seen.says, unseen.says) == ("at least one image", "no image")
 
 
 def test_text_lengths_of_missing_parts(tmp_path: Path) -> None:

@@ -21,6 +21,9 @@ def test_equals_the_plain_bootstrap(queries: int, monkeypatch: pytest.MonkeyPatc
     difference = found.difference(0, 2)
     assert difference.pop("verdict") == plain_difference.verdict
     assert difference == pytest.approx({key: getattr(plain_difference, key) for key in difference}, abs=1e-12)
+    relative = {"mean": "relative", "low": "relative_low", "high": "relative_high"}
+    plain_relative = {key: getattr(plain_difference, name) for key, name in relative.items()}
+    assert found.relative(0, 2) == pytest.approx(plain_relative, abs=1e-12)
 
 
 def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,6 +31,14 @@ def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = resample(values, resamples=200, seed=1).means
     monkeypatch.setattr(resampling, "_BLOCK_DRAWS", 150)
     np.testing.assert_allclose(resample(values, resamples=200, seed=1).means, whole)
+
+
+def test_no_share_of_nothing() -> None:
+    values = np.column_stack([np.ones(4), np.array([0, 0, 0, 1.0]), np.zeros(4)])
+    found = resample(values, resamples=200, seed=0)
+    assert found.relative(0, 1) is None  # some resample leaves the only hit out
+    assert found.relative(0, 2) is None
+    assert found.relative(2, 0) == {"mean": -1.0, "low": -1.0, "high": -1.0}
 
 
 def test_verdicts() -> None:

@@ -75,5 +75,5 @@ def test_another_model_is_refused(index: Path, backbone_folder: object) -> None:
 
 
 def test_a_note_without_text_is_refused(index: Path, trained: Path) -> None:
-    with pytest.raises(InputError, match="no text"):
+    with pytest.raises(InputError, match="nothing to read"):
         query(index, title=" ", model=trained)
