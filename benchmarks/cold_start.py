@@ -18,7 +18,7 @@ import polars as pl
 import noterec
 from noterec.config import load
 from noterec.embedding.engine import embed
-from noterec.embedding.states import default_folder
+from noterec.embedding.intake import cache_root
 from noterec.engagement.pairs import pairs
 from noterec.engagement.split import split
 from noterec.evaluation.evaluate import evaluate
@@ -108,16 +108,29 @@ def main() -> None:
         for key, value in vars(options).items()
         if key not in ("arm", "against", "seeds", "first_seed", "weighting", "sum")
     }
-    known = options.out / "settings.json"
-    if known.is_file() and json.loads(known.read_text()) != settings:
-        raise SystemExit(f"{options.out} holds a run of other settings; give another --out")
-    options.out.mkdir(parents=True, exist_ok=True)
-    known.write_text(json.dumps(settings))
+    keep_settings(options.out, settings)
     per_query = pl.concat([run(options, options.first_seed + number) for number in range(options.seeds)])
-    arms = per_query["arm"].unique(maintain_order=True).to_list()
+    lines, record = arms_table(per_query)
+    for entry in options.against:
+        first, _, second = entry.partition("/")
+        lines += ["", *(difference(per_query, first, second, metric) for metric in METRICS)]
+    write_table(options.out, lines, record)
+
+
+def keep_settings(out: Path, settings: dict[str, str]) -> None:
+    """Refuse a folder with the results of other settings."""
+    known = out / "settings.json"
+    if known.is_file() and json.loads(known.read_text()) != settings:
+        raise SystemExit(f"{out} holds a run of other settings; give another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    known.write_text(json.dumps(settings))
+
+
+def arms_table(per_query: pl.DataFrame) -> tuple[list[str], dict[str, object]]:
+    """The recalls of every arm over the queries of all seeds, as lines of Markdown and as what JSON can hold."""
     lines = ["| arm | " + " | ".join(METRICS) + " | queries |", "|---|" + "---|" * (len(METRICS) + 1)]
     record: dict[str, object] = {}
-    for arm in arms:
+    for arm in per_query["arm"].unique(maintain_order=True).to_list():
         rows = per_query.filter(pl.col("arm") == arm)
         cells, entry = [], {}
         for metric in METRICS:
@@ -126,37 +139,59 @@ def main() -> None:
             entry[metric] = [value.mean, value.low, value.high, value.n]
         record[arm] = entry
         lines.append(f"| {arm} | " + " | ".join(cells) + f" | {rows.height} |")
-    for entry in options.against:
-        first, _, second = entry.partition("/")
-        lines.append("")
-        for metric in METRICS:
-            values = [
-                per_query.filter(pl.col("arm") == arm).sort("seed", "query_id")[metric].to_numpy()
-                for arm in (first, second)
-            ]
-            ratio = bootstrap_ratio(*values)
-            verdict = paired(*values).verdict
-            lines.append(f"{metric}: {first} / {second} = {ratio[0]:.3f} [{ratio[1]:.3f}, {ratio[2]:.3f}], {verdict}")
-    (options.out / "table.md").write_text("\n".join(lines) + "\n")
-    (options.out / "table.json").write_text(json.dumps(record, indent=1))
+    return lines, record
+
+
+def write_table(out: Path, lines: list[str], record: dict[str, object]) -> None:
+    """Print the lines, and keep them and the record under `out`."""
+    (out / "table.md").write_text("\n".join(lines) + "\n")
+    (out / "table.json").write_text(json.dumps(record, indent=1))
     print("\n".join(lines))
+
+
+def values_of(per_query: pl.DataFrame, arm: str, metric: str) -> np.ndarray:
+    """An arm's values of all seeds, (Q,), in an order of queries that all arms share."""
+    return per_query.filter(pl.col("arm") == arm).sort("seed", "query_id")[metric].to_numpy()
+
+
+def difference(per_query: pl.DataFrame, first: str, second: str, metric: str) -> str:
+    """How an arm compares with another on the same queries, in a line."""
+    values = [values_of(per_query, arm, metric) for arm in (first, second)]
+    ratio = bootstrap_ratio(values[0], values[1])
+    verdict = paired(*values).verdict
+    return f"{metric}: {first} / {second} = {ratio[0]:.3f} [{ratio[1]:.3f}, {ratio[2]:.3f}], {verdict}"
+
+
+def held_out(dataset: Path, folder: Path, seed: int, min_support: int) -> Path:
+    """The split of a seed, made unless it is there."""
+    held = folder / "split"
+    if not (held / "split.json").is_file():
+        split(dataset, out=held, config=noterec.SplitConfig(seed=seed, min_support=min_support))
+    return held
+
+
+def related_pairs(held: Path, folder: Path, min_support: int, weighting: str, settings: list[str]) -> Path:
+    """The training pairs of a split, made unless they are there."""
+    related = folder / f"pairs-{weighting}.parquet"
+    if not related.is_file():
+        given = [f"weighting={weighting}", f"min_support={min_support}"]
+        pairs(held / "train", out=related, config=load(noterec.PairsConfig, None, given + settings))
+    return related
+
+
+def queries_of(report: Path, seed: int) -> pl.DataFrame:
+    """The per-query values of every arm of a report."""
+    frame = pl.read_parquet(report / "queries.parquet").filter(pl.col("direction") == "new -> all")
+    return frame.select("arm", "query_id", *METRICS).with_columns(seed=pl.lit(seed))
 
 
 def run(options: argparse.Namespace, seed: int) -> pl.DataFrame:
     """One split seed: per-query values of every arm."""
     folder = options.out / f"seed-{seed}"
-    held = folder / "split"
-    if not (held / "split.json").is_file():
-        split(options.dataset, out=held, config=noterec.SplitConfig(seed=seed, min_support=options.min_support))
+    held = held_out(options.dataset, folder, seed, options.min_support)
     found: dict[str, Path] = {}
     for weighting in options.weighting or ["cosine"]:
-        related = folder / f"pairs-{weighting}.parquet"
-        if not related.is_file():
-            given = {"weighting": weighting, "min_support": options.min_support}
-            config = load(
-                noterec.PairsConfig, None, [f"{key}={value}" for key, value in given.items()] + options.pairs_set
-            )
-            pairs(held / "train", out=related, config=config)
+        related = related_pairs(held, folder, options.min_support, weighting, options.pairs_set)
         for arm in options.arm:
             if arm.endswith("-zero") and f"{arm}" in found:
                 continue
@@ -164,8 +199,7 @@ def run(options: argparse.Namespace, seed: int) -> pl.DataFrame:
             found[name] = embeddings(options, folder, held, related, arm, name, seed)
     report = folder / "report"
     evaluate(found, split=held, notes=options.dataset, out=report, config=noterec.EvaluateConfig(sums=options.sum))
-    frame = pl.read_parquet(report / "queries.parquet").filter(pl.col("direction") == "new -> all")
-    return frame.select("arm", "query_id", *METRICS).with_columns(seed=pl.lit(seed))
+    return queries_of(report, seed)
 
 
 def embeddings(
@@ -179,7 +213,7 @@ def embeddings(
         settings["backbone"] = str(options.smollm2)
     out = folder / f"embeddings-{name}"
     config = noterec.EmbedConfig(precision=options.precision)
-    cache = default_folder()
+    cache = cache_root()
     if arm.endswith("-zero"):
         layers = settings.get("layers")
         encoder = noterec.NoteEncoder.from_backbone(str(settings["backbone"]), layers=layers)  # type: ignore[arg-type]
