@@ -31,6 +31,7 @@ from noterec.notes.dataset import Dataset
 from noterec.training import start
 from noterec.training.batches import PairBatches
 from noterec.training.module import ContrastiveModule
+from noterec.training.notes import train_notes
 from noterec.training.plan import Plan
 
 
@@ -131,7 +132,7 @@ class Ours:
             precision=options.precision,
             device="cpu" if not torch.cuda.is_available() else "auto",
         )
-        notes = start.train_notes(Dataset(options.dataset))
+        notes = train_notes(Dataset(options.dataset))
         backbone = start.new_backbone(self.config, notes)
         self.plan = Plan.of(self.config, notes.num_rows, backbone.kind, next(backbone.model.parameters()).device)
         encoder = start.new_encoder(self.config, self.plan, backbone, notes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 from typing import Any
@@ -10,30 +9,26 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 from noterec import progress, storage
 from noterec.config import PromptConfig, TrainConfig
 from noterec.embedding.intake import Intake, cache_root
 from noterec.embedding.states import StateCache
-from noterec.errors import ConfigError, InputError
+from noterec.errors import InputError
 from noterec.model import tiny
-from noterec.model.backbone import Backbone, Kind, kind_of, load_backbone
+from noterec.model.backbone import Backbone, load_backbone
 from noterec.model.encoder import NoteEncoder
 from noterec.model.head import Head, start_from
 from noterec.model.lexicon import Lexicon
 from noterec.model.lora import add_adapters
 from noterec.model.tasks import Tasks
-from noterec.model.vision.gallery import Gallery
 from noterec.model.vision.sight import Sight
 from noterec.model.vision.tower import VisionTower
 from noterec.notes import note
-from noterec.notes.dataset import Dataset
-from noterec.notes.images.source import ImageSource
 from noterec.training.cold_recall import ColdRecall, Look, states_of
 from noterec.training.material import Material, rows_of_pairs
-from noterec.training.plan import Plan, decided, way_of
+from noterec.training.plan import Plan
 from noterec.training.processes import own_device
 
 logger = logging.getLogger(__name__)
@@ -41,106 +36,6 @@ logger = logging.getLogger(__name__)
 VISUAL_SHARES = (0.0, 0.3, 1.0)  # how much an image may weigh beside a text in the head's first geometry
 SCALE_NOTES = 64  # notes whose states tell their scale
 START_NOTES = 2000  # notes whose states set the head's first geometry, where the backbone isn't frozen
-
-
-def new_intake(
-    config: TrainConfig,
-    tower: VisionTower | None,
-    *,
-    moving: bool,
-    cache: str | os.PathLike[str] | None,
-    image_root: str | os.PathLike[str] | None,
-) -> Intake:
-    """What is taken in of a note's row: its text, and its pictures where there is a vision tower.
-
-    Raises:
-        ConfigError: an image root, and no image is seen.
-    """
-    if tower is None:
-        if image_root is not None:
-            raise ConfigError("image_root is given and vision.encoder=none; leave it out, or give vision.encoder too")
-        return Intake()
-    source = ImageSource(None if image_root is None else storage.local(image_root), config.images)
-    folder = (storage.local(cache) if cache is not None else cache_root()) / "images"
-    gallery = Gallery(
-        tower, source, frozen=not moving, images=config.vision.images, folder=folder, config=config.images
-    )
-    return Intake(source, gallery)
-
-
-def train_notes(dataset: Dataset, intake: Intake | None = None) -> pa.Table:
-    """The notes that have anything to read, ordered by note_id, with the columns that are encoded and content hashes.
-
-    Raises:
-        InputError: none has.
-    """
-    table, dropped = _taken_in(dataset, intake or Intake())
-    if not table.num_rows:
-        raise InputError(f"{dataset.path}: no note has anything to train on")
-    if dropped:
-        logger.warning("train: %d notes with nothing to read are left out", len(dropped))
-    return table.sort_by("note_id")
-
-
-def _taken_in(dataset: Dataset, intake: Intake, only: pa.Array | None = None) -> tuple[pa.Table, set[str]]:
-    """The notes that have anything to read, all of them or `only` some ids, in file order; and the ids of the others."""
-    tables: list[pa.Table] = []
-    nothing: set[str] = set()
-    tried, known = intake.tried, len(intake.unseen)
-    shown = progress.track("pictures", None, "notes") if intake.gallery is not None else contextlib.nullcontext()
-    with intake, shown as bar:
-        for batch in dataset.note_batches([*intake.columns, "category"], batch_rows=intake.batch_rows):
-            table = batch if only is None else batch.filter(pc.is_in(batch["note_id"], value_set=only))
-            readable = pa.array(intake.readable(table))
-            nothing.update(table["note_id"].filter(pc.invert(readable)).to_pylist())
-            table = table.filter(readable)
-            table = table.append_column("content_hash", pa.array(intake.hashes(table)))
-            table, blind = intake.take_in(table, bar=bar)
-            nothing.update(blind)
-            tables.append(table)
-    if len(intake.unseen) > known:
-        first = intake.unseen[known]
-        logger.warning(
-            "train: %d of %d pictures can't be used and are left out, the first is of note %r: %s",
-            len(intake.unseen) - known,
-            intake.tried - tried,
-            first.note_id,
-            first.message,
-        )
-    if not tables:
-        raise InputError(f"{dataset.path}: has no notes (an empty table, or all of them deleted)")
-    return pa.concat_tables(tables, promote_options="default"), nothing
-
-
-def valid_notes(
-    train: pa.Table, valid_pairs: pl.DataFrame, dataset: Dataset, intake: Intake | None = None
-) -> tuple[pa.Table, pl.DataFrame]:
-    """The notes that valid pairs name beyond the training notes, and the pairs whose notes have anything to read.
-
-    Raises:
-        InputError: the dataset lacks notes that the pairs name, or a query is a training note.
-    """
-    named = set(valid_pairs["anchor_id"]) | set(valid_pairs["related_id"])
-    seen = set(train["note_id"].to_pylist())
-    warm = set(valid_pairs["anchor_id"]) & seen
-    if warm:
-        raise InputError(
-            f"{len(warm)} queries of the valid pairs are training notes, the first is {min(warm)!r}; a model that has seen them "
-            "can't be chosen by them: give the valid-pairs.parquet and train/ of one `noterec split`"
-        )
-    missing = named - seen
-    extra, silent = _taken_in(dataset, intake or Intake(), pa.array(sorted(missing), pa.string()))
-    extra = extra.sort_by("note_id")
-    lacking = missing - set(extra["note_id"].to_pylist()) - silent
-    if lacking:
-        raise InputError(
-            f"{len(lacking)} of {len(named)} notes that the valid pairs name are not in {dataset.path}, the first is "
-            f"{min(lacking)!r}; give the dataset that holds them as valid notes (--valid-notes)"
-        )
-    if silent:
-        logger.warning("train: %d notes of the valid pairs have nothing to read and are left out", len(silent))
-    known = valid_pairs.filter(~pl.col("anchor_id").is_in(silent) & ~pl.col("related_id").is_in(silent))
-    return extra, known
 
 
 def new_backbone(config: TrainConfig, train: pa.Table) -> Backbone:
@@ -154,13 +49,6 @@ def new_backbone(config: TrainConfig, train: pa.Table) -> Backbone:
     )
     tokenizer = tiny.tiny_tokenizer(words, config.vocabulary)
     return Backbone(tiny.tiny_model(tokenizer, config.seed), tokenizer, "causal")
-
-
-def check_vision(config: TrainConfig) -> None:
-    """Raise a ConfigError where the backbone can't take images in the way that is asked for."""
-    if config.vision.on:
-        kind: Kind = "causal" if config.backbone == "tiny" else kind_of(config.backbone)
-        decided(config.vision, frozen=way_of(config) == "frozen", kind=kind)
 
 
 def new_encoder(

@@ -16,10 +16,10 @@ from noterec import progress, schema, storage
 from noterec.config import TrainConfig
 from noterec.engagement.pairs import load_pairs
 from noterec.errors import GateError, InputError
-from noterec.model.vision.sight import new_tower
 from noterec.notes.dataset import Dataset
 from noterec.training import processes, start
 from noterec.training.cold_recall import ColdRecall
+from noterec.training.notes import new_intake, notes_of_pairs, train_notes
 from noterec.training.plan import Plan
 from noterec.training.run_folder import TrainSummary, clear_run, close_run, fingerprint_of, open_run
 
@@ -64,16 +64,8 @@ def train(
     with progress.stage("train") as record:
         source = Dataset(dataset)
         device = processes.own_device(config.device, config.devices)
-        start.check_vision(config)  # pictures take long: what can't work is refused before
-        tower = new_tower(config.vision, seed=config.seed, device=device) if config.vision.on else None
-        moving = bool(config.vision.train if config.vision.train is not None else config.vision.encoder == "tiny")
-        intake = start.new_intake(config, tower, moving=moving, cache=cache, image_root=image_root)
-        notes = start.train_notes(source, intake)
-        if tower is not None and intake.tried == len(intake.unseen):
-            raise InputError(
-                f"{source.path}: vision.encoder={config.vision.encoder}, and none of the training notes has a usable picture"
-                f"{f'; the first: {intake.unseen[0].message}' if intake.unseen else ': the images column is empty'}"
-            )
+        tower, intake = new_intake(config, device, cache=cache, image_root=image_root)
+        notes = train_notes(source, intake)
         backbone = start.new_backbone(config, notes)
         plan = Plan.of(config, notes.num_rows, backbone.kind, device)
         known, unknown = load_pairs(pairs, pl.Series(notes["note_id"].to_pylist(), dtype=pl.String))
@@ -83,7 +75,7 @@ def train(
         if valid_pairs is not None:
             valid = pl.DataFrame(storage.read_table(valid_pairs, schema.PAIRS).select(schema.PAIRS.names))
             others = Dataset(valid_notes if valid_notes is not None else dataset)
-            extra, valid = start.valid_notes(notes, valid, others, intake)
+            extra, valid = notes_of_pairs(valid, others, intake, train=notes)
         encoder = start.new_encoder(config, plan, backbone, notes, tower)
         tasks = start.new_tasks(encoder, plan, config, notes)
         fingerprint = fingerprint_of(config, encoder, notes, extra, known, valid)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from noterec.config import EmbedConfig, ImagesConfig
 from noterec.embedding import engine, intake
@@ -14,7 +15,7 @@ from noterec.embedding.engine import embed
 from noterec.notes import note
 from noterec.notes.dataset import Dataset
 from noterec.notes.images import workers
-from noterec.training import start
+from noterec.training.notes import new_intake, train_notes
 from tests import colours
 
 IMAGES = ImagesConfig(workers=1)
@@ -57,12 +58,10 @@ def test_an_error_ends_them(tmp_path: Path, started: list[int], monkeypatch: pyt
 
 
 def test_training_starts_them_once_for_its_notes(tmp_path: Path, started: list[int]) -> None:
-    encoder = colours.new_encoder()
-    assert encoder.sight is not None
     data = Dataset(colours.write_notes(tmp_path / "d", ROWS))
     config = colours.SMALL.model_copy(update={"images": IMAGES})
-    taking = start.new_intake(config, encoder.sight.tower, moving=True, cache=tmp_path / "c", image_root=None)
-    assert start.train_notes(data, taking).num_rows == len(ROWS) and started == [1]
+    _, taking = new_intake(config, torch.device("cpu"), cache=tmp_path / "c", image_root=None)
+    assert train_notes(data, taking).num_rows == len(ROWS) and started == [1]
     assert multiprocessing.active_children() == []
     assert taking.gallery is not None and len(taking.gallery) > 20
 

@@ -348,6 +348,13 @@ def test_shuffled_pictures_are_all_anothers(views: tuple[Path, list[dict[str, An
         assert np.abs(possible - shuffled[name]).max(axis=1).min() < 1e-5
 
 
+def test_notes_of_equal_content_are_shuffled_apart(encoder: NoteEncoder, tmp_path: Path) -> None:
+    rows = [*some(5), note_of("twin-a", png(5), text="ramen"), note_of("twin-b", png(5), text="ramen")]
+    run(tmp_path, rows, encoder, config=EmbedConfig(view="shuffled", device="cpu"))
+    found = vectors(tmp_path / "e")
+    assert np.abs(found["twin-a"] - found["twin-b"]).max() > 1e-3
+
+
 @pytest.mark.parametrize("count", range(2, 9))
 def test_nobody_keeps_their_own_picture(encoder: NoteEncoder, count: int) -> None:
     table = note.as_table([*some(count), note_of("only-text", text="x")])
@@ -419,7 +426,8 @@ def test_a_model_of_text_takes_no_image_root(trained: Path, tmp_path: Path) -> N
 def test_vectors_are_those_of_encode_with_cached_states_too(
     backbone_folder: Folder, eye_folder: Path, tmp_path: Path, fusion: str
 ) -> None:
-    config = frozen(backbone_folder("llama"), eye_folder)
+    vision = VisionConfig(encoder=str(eye_folder), images=2)
+    config = frozen(backbone_folder("llama"), eye_folder, vision=vision)
     if fusion != "head":
         vision = VisionConfig(encoder=str(eye_folder), tokens=2, connector_layers=1, images=2)
         config = frozen(backbone_folder("llama"), eye_folder, way="full", vision=vision)

@@ -29,6 +29,7 @@ from noterec.training.batches import PairBatches
 from noterec.training.callbacks import KeepBest
 from noterec.training.cold_recall import vectors_of
 from noterec.training.module import ContrastiveModule
+from noterec.training.notes import new_intake, train_notes
 from noterec.training.plan import Plan, decided
 from noterec.training.train import TrainSummary, train
 from tests import colours, vision_models
@@ -76,10 +77,8 @@ def changed(config: TrainConfig = SMALL, vision: dict[str, Any] | None = None, *
 
 def module_of(platform: Path, config: TrainConfig) -> tuple[ContrastiveModule, PairBatches]:
     """What `train` trains, before the first step."""
-    tower = new_tower(config.vision, seed=config.seed, device=CPU)
-    moving = bool(config.vision.train if config.vision.train is not None else config.vision.encoder == "tiny")
-    intake = start.new_intake(config, tower, moving=moving, cache=platform / "cache", image_root=None)
-    notes = start.train_notes(Dataset(platform / "train"), intake)
+    tower, intake = new_intake(config, CPU, cache=platform / "cache", image_root=None)
+    notes = train_notes(Dataset(platform / "train"), intake)
     backbone = start.new_backbone(config, notes)
     plan = Plan.of(config, notes.num_rows, backbone.kind, CPU)
     encoder = start.new_encoder(config, plan, backbone, notes, tower)
@@ -539,10 +538,10 @@ def test_without_a_usable_picture_there_is_nothing_to_see(seen: Path, tmp_path: 
     config = changed(steps=1)
     rows = [row for row in planted() if int(row["note_id"][2:]) >= colours.COLD_EACH and row["title"]]
     bare = write_notes(tmp_path / "bare", [{**row, "images": None} for row in rows])
-    with pytest.raises(InputError, match="none of the training notes has a usable picture: the images column is empty"):
+    with pytest.raises(InputError, match="no note has a usable picture: the images column is empty"):
         run(seen, tmp_path / "m", config, dataset=bare)
     bad = write_notes(tmp_path / "bad", [{**row, "images": [held(BAD)]} for row in rows])
-    with pytest.raises(InputError, match=r"none of the training notes has a usable picture; the first: .*JPEG"):
+    with pytest.raises(InputError, match=r"no note has a usable picture; the first: .*JPEG"):
         run(seen, tmp_path / "m", config, dataset=bad)
     assert not (tmp_path / "m").exists()
 

@@ -311,7 +311,7 @@ def test_folders_that_are_not_ours_are_left_alone(truth: Path, tmp_path: Path) -
 def test_a_dataset_without_words(tmp_path: Path, truth: Path) -> None:
     table = schema.conform(pl.DataFrame({"note_id": ["a00-02", "b00-02"]}).to_arrow(), schema.NOTES, name="notes")
     storage.write_table(table, tmp_path / "d" / "notes" / "n.parquet")
-    with pytest.raises(InputError, match="no note has any text"):
+    with pytest.raises(InputError, match="no note has anything to train on"):
         train(tmp_path / "d", pairs=truth / "pairs.parquet", out=tmp_path / "m", config=TINY)
 
 

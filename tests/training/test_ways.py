@@ -26,6 +26,7 @@ from noterec.training.batches import PairBatches
 from noterec.training.forecast import forecast
 from noterec.training.loggers import make_loggers
 from noterec.training.module import ContrastiveModule
+from noterec.training.notes import train_notes
 from noterec.training.plan import Plan
 from tests.training import planted
 from tests.training.planted import run
@@ -48,7 +49,7 @@ SMALL = TrainConfig(
 
 def module_of(truth: Path, config: TrainConfig) -> tuple[ContrastiveModule, PairBatches, Any, Plan]:
     """What `train` trains, before the first step."""
-    notes = start.train_notes(Dataset(truth / "train"))
+    notes = train_notes(Dataset(truth / "train"))
     backbone = start.new_backbone(config, notes)
     plan = Plan.of(config, notes.num_rows, backbone.kind, CPU)
     encoder = start.new_encoder(config, plan, backbone, notes)
@@ -92,7 +93,7 @@ def test_the_embedding_is_the_one_of_inference_whatever_is_written(truth: Path) 
     tokens = [data.inputs.tokens[row] for row in rows]
     expected = np.empty(embeddings.shape, dtype=np.float32)
     for batch, part in module.encoder.run(Inputs(tokens, None), batch_tokens=100):
-        expected[batch] = part
+        expected[batch] = part[:, None]
     np.testing.assert_allclose(embeddings.numpy(), expected, atol=1e-5)
 
 
@@ -165,7 +166,7 @@ def test_a_loss_that_is_no_number_stops_names_the_notes_and_loses_nothing(
             run(truth, tmp_path / "m", config)
     message = str(caught.value)
     assert caught.value.exit_code == 3
-    notes = start.train_notes(Dataset(truth / "train"))["note_id"].to_pylist()
+    notes = train_notes(Dataset(truth / "train"))["note_id"].to_pylist()
     assert "step 5: the loss is no number" in message
     assert all(repr(notes[row]) in message for row in calls[-1][:10])
     assert "22 more" in message
