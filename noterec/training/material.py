@@ -27,6 +27,8 @@ class Material:
         inputs: the notes' tokens and words.
         states: (N, H) float32 readout states where the backbone is frozen, else None.
         anchors, related, scores: (E,) the pairs, as rows of training notes, with their scores.
+        contents: (N,) int64, equal for notes of equal content; None = all differ.
+        visual: image summaries of all notes, where the head takes them in and the vision tower stands still; else None.
     """
 
     ids: np.ndarray
@@ -36,16 +38,26 @@ class Material:
     anchors: np.ndarray
     related: np.ndarray
     scores: np.ndarray
-    contents: np.ndarray | None = None  # (N,) int64, equal for notes of equal content; None: all differ
-    visual: Visual | None = (
-        None  # image summaries of all notes, where the head takes them in and the vision tower stands still
-    )
+    contents: np.ndarray | None = None
+    visual: Visual | None = None
 
     @cached_property
     def pictured(self) -> np.ndarray:
         """Which notes have a usable picture: (N,) bool."""
         pictures = self.inputs.pictures
         return np.zeros(len(self.ids), dtype=bool) if pictures is None else pictures.counts > 0
+
+    @cached_property
+    def _shown(self) -> np.ndarray:
+        """(N,) int64, equal for notes that show the same pictures."""
+        pictures = self.inputs.pictures
+        shown = [()] * len(self.ids) if pictures is None else [tuple(rows.tolist()) for rows in pictures.rows]
+        codes: dict[tuple[int, ...], int] = {}
+        return np.array([codes.setdefault(rows, len(codes)) for rows in shown], dtype=np.int64)
+
+    def same_images(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """(b, c) bool: the same note, or notes that show the same pictures, whose image words can't be told apart."""
+        return np.asarray(self._shown[rows][:, None] == self._shown[columns][None, :])
 
     def same(self, rows: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
         """(b, c) bool: the same note, or notes of the same content, which no encoder can tell apart."""

@@ -140,21 +140,25 @@ class ContrastiveModule(pl.LightningModule):
         enough = len(pictured) >= 4
         if self._plan.objective == "graph" and enough:
             relations = self._material.relations(pictured, pictured)
-            enough = bool((relations * ~self._material.same(pictured)).any())
+            enough = bool((relations * ~self._material.same_images(pictured, pictured)).any())
         if not enough:
             return contrastive
         kept_extra = self._material.pictured[extra]
         places = np.flatnonzero(np.concatenate([kept, kept_extra]))
         chosen = embeddings[torch.from_numpy(places).to(embeddings.device)]
-        visual = self._contrastive(chosen, pictured, extra[kept_extra])
+        visual = self._contrastive(chosen, pictured, extra[kept_extra], by_image=True)
         parts["visual"] = visual.detach()
         return weighted_loss(contrastive, visual, self._config.vision.visual_weight)
 
-    def _contrastive(self, embeddings: Tensor, rows: np.ndarray, extra: np.ndarray) -> Tensor:
+    def _contrastive(
+        self, embeddings: Tensor, rows: np.ndarray, extra: np.ndarray, *, by_image: bool = False
+    ) -> Tensor:
+        """The loss of embeddings (b + E, D); `by_image`: notes that show the same pictures can't be told apart."""
         columns = np.concatenate([rows, extra])
         device, config, scale = embeddings.device, self._config, self.logit_scale.exp()
         relations = torch.from_numpy(self._material.relations(rows, columns)).to(device)  # (b, b + E)
-        same = torch.from_numpy(self._material.same(rows, columns)).to(device)  # (b, b + E)
+        alike = self._material.same_images if by_image else self._material.same
+        same = torch.from_numpy(alike(rows, columns)).to(device)  # (b, b + E)
         if self._plan.objective == "graph":
             return self._nested(embeddings, lambda part: graph_loss(part, scale, relations, same))
         partner = torch.arange(len(rows), device=device) ^ 1  # (b,)

@@ -605,3 +605,25 @@ def test_two_processes_train_the_model_that_one_does(several: Path, tmp_path: Pa
             torch.testing.assert_close(
                 two[name], value, atol=2e-4, rtol=1e-3, msg=lambda told, name=name: f"{name}: {told}"
             )
+
+
+def test_what_is_left_open_is_decided_once_for_training_and_for_the_saved_model(seen: Path, tmp_path: Path) -> None:
+    config = TrainConfig.model_validate(
+        {**SMALL.model_dump(), "steps": 2, "vision": {"encoder": "tiny", "image_px": 16}}
+    )
+    run(seen, tmp_path / "m", config)
+    loaded = NoteEncoder.from_pretrained(tmp_path / "m", device="cpu")
+    saved = loaded.model_version
+    loaded.weights_changed()
+    assert loaded.model_version == saved
+    assert loaded.sight is not None and loaded.sight.tower.feature_shape[0] == 1 + 4  # patches, not the summary alone
+
+
+def test_notes_that_show_the_same_picture_are_no_negatives_of_each_others_image_words(seen: Path) -> None:
+    module, _ = module_of(seen, changed(vision={"micl": True}))
+    data = module._material
+    assert data.inputs.pictures is not None
+    first, second = np.flatnonzero(data.pictured)[:2]
+    data.inputs.pictures.rows[second] = data.inputs.pictures.rows[first]
+    assert data.same_images(np.array([first]), np.array([second])).all()
+    assert not data.same(np.array([first]), np.array([second])).any()

@@ -59,6 +59,9 @@ class Sight(nn.Module):
             state_std: scale of the backbone's states, for the gate to start with.
         """
         super().__init__()
+        undecided = [name for name in ("train", "tokens", "micl") if getattr(config, name) is None]
+        assert not undecided and config.fusion != "auto", "decided settings"
+        assert tower.grid == grid_of(config), "a tower that was made for these settings"
         self.tower, self.config = tower, config
         hidden = backbone.hidden_size
         self.connector: Connector | None = None
@@ -135,7 +138,7 @@ class Sight(nn.Module):
         from safetensors.torch import load_file
 
         place = storage.local(folder) / FOLDER
-        tower = load_tower(str(place), image_px=config.image_px, grid=_grid(config), device=device)
+        tower = load_tower(str(place), image_px=config.image_px, grid=grid_of(config), device=device)
         sight = cls(tower, config, backbone)
         try:
             weights: dict[str, Any] = load_file(place / PARTS_FILE)
@@ -152,11 +155,13 @@ class Sight(nn.Module):
 def new_tower(config: VisionConfig, *, seed: int, device: torch.device) -> VisionTower:
     """The vision tower that a configuration names, before training."""
     if config.encoder == "tiny":
-        tower = tiny_tower(config.image_px or 64, grid=_grid(config), seed=seed)
+        tower = tiny_tower(config.image_px or 64, grid=grid_of(config), seed=seed)
         tower.to(device)
         return tower
-    return load_tower(config.encoder, image_px=config.image_px, grid=_grid(config), device=device)
+    return load_tower(config.encoder, image_px=config.image_px, grid=grid_of(config), device=device)
 
 
-def _grid(config: VisionConfig) -> int | None:
-    return config.grid if config.tokens else 0  # without visual tokens nothing asks for patch states
+def grid_of(config: VisionConfig) -> int | None:
+    """The grid of patch states that decided settings ask for: without visual tokens none."""
+    assert config.tokens is not None, "decided settings"
+    return config.grid if config.tokens else 0
