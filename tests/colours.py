@@ -124,8 +124,8 @@ def new_encoder(config: TrainConfig = SMALL, rows: list[dict[str, Any]] | None =
     table = note.as_table(rows or planted())
     device = own_device("cpu", 1)
     backbone = start.new_backbone(config, table)
-    tower = new_tower(config.vision, seed=config.seed, device=device) if config.vision.on else None
     plan = Plan.of(config, table.num_rows, backbone.kind, device)
+    tower = new_tower(plan.vision, seed=config.seed, device=device) if config.vision.on else None
     return start.new_encoder(config, plan, backbone, table, tower).eval()
 
 

@@ -14,8 +14,8 @@ import typer
 app = typer.Typer(
     name="noterec",
     help="From notes to neighbours: embeddings of notes trained on co-engagement, for items that nobody has engaged with yet.",
-    epilog="Start with `noterec demo`. The road: sample or import, validate, split, pairs, train, embed, generate, index, query, "
-    "evaluate.",
+    epilog="Start with `noterec demo`. The road: sample or import, validate, split, pairs, train, embed, generate, modalities, "
+    "index, query, evaluate.",
     rich_markup_mode=None,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -33,6 +33,14 @@ Out = Annotated[Path, typer.Option("--out", help="where the result goes")]
 ImageRoot = Annotated[
     Path | None,
     typer.Option("--image-root", help="the only folder below which pictures that the notes give by path are read"),
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        help="root of all caches; with it, states of a frozen backbone are read and kept. Image features always are, without it "
+        "below $NOTEREC_CACHE or ~/.cache/noterec, up to images.cache_gib (0: none)",
+    ),
 ]
 DatasetPath = Annotated[Path, typer.Argument(help="dataset: a folder with notes/*.parquet and engagement/*.parquet")]
 

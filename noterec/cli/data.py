@@ -119,7 +119,9 @@ def validate(
     image_root: Annotated[
         Path | None, typer.Option(help="with --images: the only folder below which picture files are read")
     ] = None,
-    workers: Annotated[int, typer.Option(help="with --images: processes that decode; 0 = this one")] = 0,
+    workers: Annotated[
+        int | None, typer.Option(help="with --images: processes that decode; 0, the default = this one")
+    ] = None,
     set_: Set = None,
     as_json: Json = False,
 ) -> None:
@@ -134,12 +136,13 @@ def validate(
     from noterec.notes.images.source import ImageSource
     from noterec.notes.validate import validate as run
 
-    if not images and (image_root is not None or workers or set_):
+    if not images and (image_root is not None or workers is not None or set_):
         raise InputError(
             "validate: --image-root, --workers and --set are about pictures; add --images, or leave them out"
         )
-    source = ImageSource(image_root, load(ImagesConfig, None, set_)) if images else None
-    output.dataset(run(dataset, images=source, workers=workers), as_json=as_json)
+    limits = load(ImagesConfig, None, set_, workers=workers)
+    source = ImageSource(image_root, limits) if images else None
+    output.dataset(run(dataset, images=source, workers=limits.workers or 0), as_json=as_json)
 
 
 @app.command()

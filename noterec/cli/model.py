@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from noterec.cli import output
-from noterec.cli.app import Config, DatasetPath, ImageRoot, Json, Out, Seed, Set, app, load
+from noterec.cli.app import Cache, Config, DatasetPath, ImageRoot, Json, Out, Seed, Set, app, load
 
 
 @app.command()
@@ -28,7 +28,13 @@ def train(
     image_root: ImageRoot = None,
     steps: Annotated[int | None, typer.Option(help="optimiser steps at most; 0 = the start, untrained")] = None,
     dimension: Annotated[int | None, typer.Option(help="length of an embedding")] = None,
-    cache: Annotated[Path | None, typer.Option(help="root of the cache of states and image features")] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="root of all caches: states of a frozen backbone, and image features up to images.cache_gib (0: none); default: "
+            "$NOTEREC_CACHE or ~/.cache/noterec"
+        ),
+    ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="throw away what is in OUT")] = False,
     config: Config = None,
     set_: Set = None,
@@ -72,9 +78,7 @@ def embed(
         str, typer.Option("--model", help="a trained model; or minilm, a folder or hub id for its zero-shot states")
     ],
     out: Out,
-    cache: Annotated[
-        Path | None, typer.Option(help="root of the cache, to read and keep states of a frozen backbone there")
-    ] = None,
+    cache: Cache = None,
     image_root: ImageRoot = None,
     config: Config = None,
     set_: Set = None,
@@ -84,6 +88,8 @@ def embed(
 
     \b
     noterec embed data/mine --model model --out embeddings
+    noterec embed data/mine --model model --out embeddings --image-root photos/
+    noterec embed data/mine --model model --out by-image --set view=image --cache cache/
     """
     from noterec.config import EmbedConfig
     from noterec.embedding.engine import embed as run
@@ -128,6 +134,7 @@ def generate(
     noterec generate data/mine --model model --task category --out categories
     noterec generate data/mine --model model --task hashtags --n 5 --samples 20 --out hashtags
     noterec generate data/mine --model SmolLM2-135M --task category --categories names.txt --decoding free --out free
+    noterec generate data/mine --model model --task category --out categories --image-root photos/
     """
     from noterec.config import GenerateConfig
     from noterec.embedding.generate import generate as run
@@ -151,9 +158,7 @@ def modalities(
     dataset: DatasetPath,
     model: Annotated[str, typer.Option("--model", help="a model that was trained with images")],
     out: Out,
-    cache: Annotated[
-        Path | None, typer.Option(help="root of the cache, to read and keep states of a frozen backbone there")
-    ] = None,
+    cache: Cache = None,
     image_root: ImageRoot = None,
     config: Config = None,
     set_: Set = None,
@@ -163,6 +168,7 @@ def modalities(
 
     \b
     noterec modalities data/mine --model model --out modalities
+    noterec modalities data/mine --model model --out modalities --image-root photos/ --cache cache/
     """
     from noterec.config import EmbedConfig
     from noterec.embedding.modalities import modalities as run

@@ -82,9 +82,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, as_json: boo
             column, justify="right" if numeric else "left", no_wrap=True, min_width=min(width, 24), max_width=TEXT_WIDTH
         )
     for row in rows:
-        grid.add_row(
-            *(Text("" if value is None else _shown(value)) for value in row)
-        )  # Text: a note's own brackets are no markup
+        # Text: a note's own brackets are no markup.
+        grid.add_row(*(Text("" if value is None else _shown(value)) for value in row))
     console.print(grid)
 
 

@@ -4,9 +4,8 @@ A setting that doesn't exist is an error, never ignored. `Settings.hash` goes in
 """
 
 from noterec.config.data import ImagesConfig, PairsConfig, SampleConfig, SplitConfig, Weighting
+from noterec.config.inference import EmbedConfig, GenerateConfig
 from noterec.config.model import (
-    EmbedConfig,
-    GenerateConfig,
     LoraConfig,
     NegativesConfig,
     PromptConfig,

@@ -1,4 +1,4 @@
-"""Settings of prompts, training, embedding and generation."""
+"""Settings of prompts and training."""
 
 from __future__ import annotations
 
@@ -224,7 +224,9 @@ class TrainConfig(Settings):
         "10,000 training notes",
     )
     backbone_lr: float | None = Field(
-        None, gt=0, description="peak learning rate of a pretrained backbone that moves; none: 5e-5, or 3e-4 for lora"
+        None,
+        gt=0,
+        description="peak learning rate of a pretrained language model that moves; none: 5e-5, or 3e-4 for lora",
     )
     weight_decay: float = Field(1e-3, ge=0)
     warmup: float = Field(0.1, ge=0, le=1, description="share of the steps with a rising learning rate")
@@ -265,54 +267,3 @@ class TrainConfig(Settings):
         if any(not 2 <= length < self.dimension for length in self.matryoshka):
             raise ValueError(f"matryoshka lengths must be at least 2 and below dimension={self.dimension}")
         return self
-
-
-class EmbedConfig(Settings):
-    """Notes to vectors (`noterec embed`)."""
-
-    batch_tokens: int = Field(16384, ge=64, description="tokens of a batch, padding included")
-    shard_rows: int = Field(10_000, ge=1, description="notes per output shard; the unit that a killed job loses")
-    dimension: int | None = Field(
-        None, ge=2, description="store only the first so many dimensions (a length trained by matryoshka); none = all"
-    )
-    dtype: Literal["float32", "float16"] = Field("float32", description="of the stored vectors")
-    view: Literal["both", "text", "image", "shuffled", "visual"] = Field(
-        "both",
-        description="what of a note is encoded, for comparisons; both: all of it; text or image: that alone; shuffled: its text "
-        "with another note's images; visual: the image word (vision.micl)",
-    )
-    images: ImagesConfig = ImagesConfig()
-    precision: Literal["fp32", "bf16"] = Field(
-        "fp32", description="of the backbone's matrix products; bf16 is faster where the device has it in hardware"
-    )
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
-
-
-class GenerateConfig(Settings):
-    """Notes to hashtags or a category (`noterec generate`)."""
-
-    decoding: Literal["constrained", "free"] = Field(
-        "constrained",
-        description="of categories; constrained: one of the closed set, with its probability; free: whatever the model writes",
-    )
-    n: int = Field(5, ge=1, le=100, description="hashtags per note")
-    top: int = Field(1, ge=1, description="categories listed per note with their probabilities; constrained only")
-    samples: int = Field(
-        0,
-        ge=0,
-        description="answers sampled per note at most, for the confidence; 0 = the greedy answer (hashtags: filled up to n)",
-    )
-    window: int = Field(
-        4, ge=2, description="sampling stops when so many answers in a row agree (ESC, arXiv:2401.10480)"
-    )
-    early_stopping: bool = Field(True, description="off: always draw all samples")
-    temperature: float = Field(0.7, gt=0)
-    max_tokens: int = Field(48, ge=1, description="of an answer that is written freely")
-    images: ImagesConfig = ImagesConfig()
-    batch_tokens: int = Field(8192, ge=64, description="tokens of a batch, padding included")
-    shard_rows: int = Field(2000, ge=1, description="notes per output shard; the unit that a killed job loses")
-    precision: Literal["fp32", "bf16"] = Field(
-        "fp32", description="of the backbone's matrix products; bf16 is faster where the device has it in hardware"
-    )
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
-    seed: int = Field(0, ge=0)

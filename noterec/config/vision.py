@@ -19,7 +19,8 @@ class VisionConfig(Settings):
     )
     train: bool | None = Field(
         None,
-        description="whether the vision encoder's weights move; none: only those of tiny (the paper's stay frozen)",
+        description="whether the vision encoder's weights move (a pretrained one at a learning rate of 5e-5); none: only those of "
+        "tiny (the paper's stay frozen)",
     )
     images: int = Field(1, ge=1, le=64, description="the first so many of a note's images are used")
     image_px: int | None = Field(
@@ -43,7 +44,7 @@ class VisionConfig(Settings):
     micl: bool | None = Field(
         None,
         description="multimodal in-context learning: an image word before the text word, both trained; none: where there are "
-        "visual tokens in a prompt with words",
+        "visual tokens in the prompt of a causal language model (style plain, which has no words: the last visual token)",
     )
     visual_weight: float = Field(
         1 / 9, ge=0, description="of the image word's loss beside 1 of the served word's (1 : 9 in the paper)"

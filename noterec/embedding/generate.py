@@ -17,6 +17,7 @@ from noterec import progress, schema, storage
 from noterec.config import GenerateConfig
 from noterec.embedding.incremental import Increment
 from noterec.embedding.intake import Intake, intake_of
+from noterec.errors import ConfigError
 from noterec.model.encoder import NoteEncoder
 from noterec.model.generation.categories import Categories
 from noterec.model.generation.consistency import saved_share
@@ -93,7 +94,9 @@ def generate(
             "decoding": config.model_dump(mode="json", exclude=THROUGHPUT),
         }
         folder = storage.ShardFolder(out, origin=origin)
-        if encoder.prompt.slots is None:  # a model that takes images in late writes about the text
+        if encoder.prompt.slots is None:  # a model that takes images in late, or not at all, writes about the text
+            if image_root is not None:
+                raise ConfigError("image_root is given and this model's prompt shows no images; leave it out")
             intake = Intake(has_text=writer.readable)
         else:
             intake = intake_of(encoder, config.images, has_text=writer.readable, image_root=image_root)

@@ -6,27 +6,26 @@ changed it does those, and after a kill it does what is missing.
 
 from __future__ import annotations
 
-import collections
 import logging
+import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from noterec import progress, schema, storage
 from noterec.embedding.intake import Intake
 from noterec.errors import InputError
+from noterec.notes import note
 from noterec.notes.dataset import Dataset
 
 logger = logging.getLogger(__name__)
 
 MAX_REJECT_SHARE = 0.05
 # Why a picture may be unusable today and not tomorrow, though the note stays the same.
-PASSING = ("fetch-failed", "timeout", "no-memory", "worker-died")
-REJECT_COLUMNS: dict[str, type[pl.DataType]] = {"table": pl.String, "key": pl.String, "reason": pl.String}
+PASSING = re.compile("fetch-failed|timeout|no-memory|worker-died")
+IMAGE = re.compile(r"\(image (\d+)\)")
 
 
 class Increment:
@@ -39,20 +38,12 @@ class Increment:
         intake: how their rows are taken in.
     """
 
-    def __init__(
-        self,
-        stage: str,
-        verb: str,
-        source: Dataset,
-        folder: storage.ShardFolder,
-        *,
-        intake: Intake,
-    ) -> None:
+    def __init__(self, stage: str, verb: str, source: Dataset, folder: storage.ShardFolder, *, intake: Intake) -> None:
         """Read which content hashes the output holds.
 
         Args:
             stage: its name, for messages.
-            verb: what it does with a text, for messages.
+            verb: what it does with a note, for messages.
             source: the dataset.
             folder: the output.
             intake: what of a note is taken in; notes of which nothing is are rejected.
@@ -65,42 +56,37 @@ class Increment:
             self._done.update(zip(table["note_id"].to_pylist(), table["content_hash"].to_pylist(), strict=True))
         self.notes = self.unchanged = 0
         self.rejects: list[str] = []
-        self._unseen_before = self._earlier_unseen()  # of notes that this run hasn't taken in
-        self._entries_before = collections.Counter(self._unseen_before["key"].to_list())
-        passing = self._unseen_before["reason"].str.split(" ").list.first().is_in(PASSING)
-        self._again = set(self._unseen_before.filter(passing)["key"])
-        self._still_unseen: list[pl.DataFrame] = []
-        self._pictures_before = 0  # of unchanged notes, looked at by an earlier run
-        self._kept = self._listed()
+        self._file = folder.path / schema.REJECTS_FILE
+        # note_id -> what is wrong with which of its images, as it stands in the output: what is unchanged isn't decoded again
+        self._left_out: dict[str, dict[int, str]] = {}
+        self._rejected_before: list[str] = []
+        self._read_rejects()
+        self._looked = 0  # pictures of notes seen, those left out included
+        self._unsaved = False
 
     def shards(self, rows: int, bar: progress.Bar) -> Iterator[pa.Table]:
-        """The notes that are due, `rows` at a time, the last time fewer.
+        """The notes that are due, `rows` at a time (with pictures a few more), the last time fewer.
 
         Args:
             rows: of a shard.
             bar: advanced by the notes that are not due.
 
         Yields:
-            Tables with note_id, the encoded columns, content_hash, and where pictures are taken in their places.
+            Tables with note_id, the encoded columns, content_hash, and where pictures are taken in their places. These end with
+            the shard: the next one begins with an empty gallery.
         """
         waiting: list[pa.Table] = []
-        for table in self._source.note_batches(self.intake.columns, batch_rows=self.intake.batch_rows):
-            due = self._due(table)
-            if self._unseen_before.height:
-                self._unseen_before = self._unseen_before.filter(~pl.col("key").is_in(due["note_id"].to_pylist()))
-            due, blind = self.intake.take_in(due)
-            self.rejects.extend(blind)
+        for table in self._source.note_batches(self.intake.columns, batch_rows=min(rows, self.intake.batch_rows)):
+            due = self._take_in(table)
             bar.advance(table.num_rows - due.num_rows)
             waiting.append(due)
-            while sum(part.num_rows for part in waiting) >= rows:
-                whole = pa.concat_tables(waiting)
-                self._keep_unseen()
-                yield whole.slice(0, rows)
-                waiting = [whole.slice(rows)]
-        rest = pa.concat_tables(waiting) if waiting else None
-        if rest is not None and rest.num_rows:
-            self._keep_unseen()
-            yield rest
+            while (count := sum(part.num_rows for part in waiting)) >= rows:
+                whole, size = pa.concat_tables(waiting), rows if self.intake.gallery is None else count
+                yield self._listed(whole.slice(0, size))
+                self.intake.clear()
+                waiting = [whole.slice(size)]
+        if sum(part.num_rows for part in waiting):
+            yield self._listed(pa.concat_tables(waiting))
 
     def finish(self) -> None:
         """Write the rejects beside the shards, and the manifest.
@@ -110,14 +96,25 @@ class Increment:
         """
         if not self.notes:
             raise InputError(f"{self._source.path}: has no notes (an empty table, or all of them deleted)")
-        unseen = pl.concat([self._unseen(), *self._still_unseen])
-        self._write_rejects(unseen)
+        live = set(self._source.note_ids)
+        self._left_out = {note_id: images for note_id, images in self._left_out.items() if note_id in live}
+        self._rejected_before = []
+        self._save()
         self._folder.commit()
-        tried = self.intake.tried + self._pictures_before
-        if unseen.height > max(1, MAX_REJECT_SHARE * tried):
+        pictures = [(note_id, text) for note_id, images in self._left_out.items() for text in images.values()]
+        if self.rejects or pictures:
+            logger.warning(
+                "%s: %d notes have %s and are left out, %d pictures can't be used; see %s",
+                self._stage,
+                len(self.rejects),
+                self.intake.lacking,
+                len(pictures),
+                self._file,
+            )
+        if len(pictures) > max(1, MAX_REJECT_SHARE * self._looked):
             raise InputError(
-                f"{self._source.path}: {unseen.height} of {tried} pictures can't be used, more than 5 %; they are listed in "
-                f"{self._file}, the first is of note {unseen['key'][0]!r}: {unseen['reason'][0]}. "
+                f"{self._source.path}: {len(pictures)} of {self._looked} pictures can't be used, more than 5 %; they are listed in "
+                f"{self._file}, the first is of note {pictures[0][0]!r}: {pictures[0][1]}. "
                 "Their notes were done without them, and will be done again when their pictures change or are found"
             )
         if not self.intake.partial and len(self.rejects) > MAX_REJECT_SHARE * self.notes:
@@ -126,85 +123,65 @@ class Increment:
                 f"than 5 %; they are listed in {self._file}. Was a column mapped to the wrong field?"
             )
 
-    def _due(self, table: pa.Table) -> pa.Table:
-        """The rows that are due, with their content hash."""
+    def _take_in(self, table: pa.Table) -> pa.Table:
+        """The rows that are due, with their content hash and pictures."""
         readable = self.intake.readable(table)
         self.notes += table.num_rows
         self.rejects.extend(table["note_id"].filter(pa.array(~readable)).to_pylist())
-        hashes = self.intake.hashes(table)
-        ids = table["note_id"].to_pylist()
-        known = np.fromiter(
-            (self._done.get(i) == int(h) and i not in self._again for i, h in zip(ids, hashes, strict=True)),
-            dtype=bool,
-            count=len(ids),
-        )
-        self.unchanged += int((readable & known).sum())
+        ids, hashes = table["note_id"].to_pylist(), self.intake.hashes(table)
+        known = np.array([self._done.get(i) == int(h) for i, h in zip(ids, hashes, strict=True)], dtype=bool) & readable
+        passing = [any(map(PASSING.match, self._left_out.get(i, {}).values())) for i in ids]
+        retried = known & np.array(passing, dtype=bool)
+        resting = known & ~retried
+        self.unchanged += int(resting.sum())
         if self.intake.gallery is not None:
-            self._count_unchanged(table.filter(pa.array(readable & known)), self.intake.gallery.images)
-        table = table.append_column("content_hash", pa.array(hashes))
-        return table.filter(pa.array(readable & ~known))
+            counts = note.image_counts(table)
+            for place in np.flatnonzero(resting):  # looked at until as many usable ones were found as are used
+                left_out = len(self._left_out.get(ids[place], ()))
+                self._looked += min(int(counts[place]), self.intake.gallery.images + left_out)
+        due = table.append_column("content_hash", pa.array(hashes)).filter(pa.array(readable & ~resting))
+        return self._with_pictures(due, {ids[place] for place in np.flatnonzero(retried)})
 
-    @property
-    def _file(self) -> Path:
-        return self._folder.path / schema.REJECTS_FILE
+    def _with_pictures(self, due: pa.Table, retried: set[str]) -> pa.Table:
+        """Due rows with their pictures; of those that are `retried` only the ones of which other pictures can be used now."""
+        before = {note_id: self._left_out.pop(note_id, {}) for note_id in due["note_id"].to_pylist()}
+        tried, listed = self.intake.tried, len(self.intake.unseen)
+        taken, blind = self.intake.take_in(due)
+        self._looked += self.intake.tried - tried
+        for entry in self.intake.unseen[listed:]:
+            text = f"{entry.reason} (image {entry.image}): {entry.message}"
+            self._left_out.setdefault(entry.note_id, {})[entry.image] = text
+        self.rejects.extend(blind)
+        self._unsaved |= any(before.values()) or len(self.intake.unseen) > listed
+        same = {note_id for note_id in retried if before[note_id].keys() == self._left_out.get(note_id, {}).keys()}
+        self.unchanged += len(same)
+        return taken if not same else taken.filter(pc.invert(pc.is_in(taken["note_id"], pa.array(sorted(same)))))
 
-    def _earlier_unseen(self) -> pl.DataFrame:
-        """Pictures that an earlier run left out: of notes that haven't changed they aren't decoded again."""
-        if self.intake.gallery is None or not self._file.is_file():
-            return pl.DataFrame(schema=REJECT_COLUMNS)
-        frame = pl.DataFrame(storage.read_table(self._file, schema.REJECTS)).select(*REJECT_COLUMNS)
-        return frame.filter(pl.col("table") == "images")
+    def _listed(self, shard: pa.Table) -> pa.Table:
+        """A shard, when what was left out of it is written down: if this run is killed, the next one finds its notes done."""
+        if self._unsaved:
+            self._save()
+        return shard
 
-    def _count_unchanged(self, table: pa.Table, images: int) -> None:
-        """Count the pictures of unchanged notes as they were looked at: until `images` usable ones were found."""
-        for note_id, entries in zip(table["note_id"].to_pylist(), _lengths(table), strict=True):
-            self._pictures_before += min(entries, images + self._entries_before[note_id])
-        if self._unseen_before.height:
-            self._still_unseen.append(self._unseen_before.filter(pl.col("key").is_in(table["note_id"].to_pylist())))
-
-    def _unseen(self) -> pl.DataFrame:
-        """Pictures that this run has left out."""
-        rows = [
-            ("images", entry.note_id, f"{entry.reason} (image {entry.image}): {entry.message}")
-            for entry in self.intake.unseen
-        ]
-        return pl.DataFrame(rows, schema=REJECT_COLUMNS, orient="row")
-
-    def _listed(self) -> tuple[int, int]:
-        return len(self.intake.unseen), self._unseen_before.height
-
-    def _keep_unseen(self) -> None:
-        """Write down what was left out before the shard is: if this run is killed, the next one finds those notes done."""
-        if self._listed() == self._kept:
+    def _read_rejects(self) -> None:
+        if not self._file.is_file():
             return
-        self._kept = self._listed()
-        notes = pl.DataFrame(schema=REJECT_COLUMNS)
-        if self._file.is_file():
-            frame = pl.DataFrame(storage.read_table(self._file, schema.REJECTS)).select(*REJECT_COLUMNS)
-            notes = frame.filter(pl.col("table") != "images")
-        self._save(pl.concat([notes, self._unseen_before, self._unseen()]))
+        for row in storage.read_table(self._file, schema.REJECTS).to_pylist():
+            image = IMAGE.search(row["reason"] or "")
+            if row["table"] == "notes":
+                self._rejected_before.append(row["key"])
+            elif image is not None and self.intake.gallery is not None:
+                self._left_out.setdefault(row["key"], {})[int(image[1])] = row["reason"]
 
-    def _write_rejects(self, unseen: pl.DataFrame) -> None:
-        notes = [("notes", note_id, self.intake.lacking) for note_id in self.rejects]
-        frame = pl.concat([pl.DataFrame(notes, schema=REJECT_COLUMNS, orient="row"), unseen])
-        if not frame.height:
+    def _save(self) -> None:
+        self._unsaved = False
+        rows = [
+            ("notes", note_id, self.intake.lacking) for note_id in dict.fromkeys(self._rejected_before + self.rejects)
+        ]
+        rows += [("images", note_id, text) for note_id, images in self._left_out.items() for text in images.values()]
+        if not rows:
             self._file.unlink(missing_ok=True)
             return
-        self._save(frame)
-        logger.warning(
-            "%s: %d notes have %s and are left out, %d pictures can't be used; see %s",
-            self._stage,
-            len(notes),
-            self.intake.lacking,
-            unseen.height,
-            self._file,
-        )
-
-    def _save(self, frame: pl.DataFrame) -> None:
-        frame = frame.with_columns(source=pl.lit(str(self._source.path)), row=pl.lit(None, pl.Int64))
-        storage.write_table(schema.conform(frame.to_arrow(), schema.REJECTS, name="rejects"), self._file)
-
-
-def _lengths(table: pa.Table) -> list[int]:
-    """How many entries each note's images have."""
-    return [count or 0 for count in pc.list_value_length(table["images"]).to_pylist()]
+        tables, keys, reasons = (list(column) for column in zip(*rows, strict=True))
+        columns = {"table": tables, "key": keys, "reason": reasons, "source": [str(self._source.path)] * len(rows)}
+        storage.write_table(schema.conform(pa.table(columns), schema.REJECTS, name="rejects"), self._file)

@@ -73,7 +73,6 @@ class Intake:
         self.batch_rows = READ_ROWS_WITH_IMAGES if self._shown else READ_ROWS
         self.unseen: list[Unseen] = []
         self.tried = 0
-        self._others = np.zeros(0, dtype=np.int64)  # pictures of an earlier table's last note, for view `shuffled`
 
     def __enter__(self) -> Self:
         return self
@@ -82,6 +81,11 @@ class Intake:
         """End the processes that decode pictures; what was taken in stays."""
         if self.gallery is not None:
             self.gallery.close()
+
+    def clear(self) -> None:
+        """Forget where pictures are: what was taken in so far has been used; the cache on disk stays."""
+        if self.gallery is not None:
+            self.gallery.clear()
 
     @property
     def partial(self) -> bool:
@@ -100,7 +104,7 @@ class Intake:
         text = self._has_text(table)
         if not self._shown:
             return text
-        images = note.has_images(table)
+        images = note.image_counts(table) > 0
         return text | images if self._texts else images
 
     def hashes(self, table: pa.Table) -> np.ndarray:
@@ -138,8 +142,7 @@ class Intake:
     def pictures_of(self, table: pa.Table) -> Pictures | None:
         """The pictures of a table that was taken in; None for text alone.
 
-        In view `shuffled`, those of other notes of the table, or of an earlier one where no other has any; none at all where
-        that was the first.
+        In view `shuffled`, those of other notes of the table; none where no other has any.
         """
         if self.gallery is None:
             return None
@@ -149,9 +152,7 @@ class Intake:
             order = np.random.default_rng(0).permutation(having)
             given = [rows[place] for place in np.roll(order, 1)]  # one cycle: nobody keeps their own
             if len(having) == 1:
-                given, self._others = [self._others], given[0]
-            elif len(having):
-                self._others = given[0]
+                given = [given[0][:0]]
             for place, other in zip(order, given, strict=True):
                 rows[place] = other
         return Pictures(rows, self.gallery)

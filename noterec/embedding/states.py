@@ -92,6 +92,8 @@ class StateCache:
         for start in range(0, len(missing), PART_NOTES):  # part by part: a killed run keeps the parts that are done
             part = missing[start : start + PART_NOTES]
             some = dataclasses.replace(inputs.take(first[part]), words=None)
+            if encoder.sight is not None and not encoder.sight.in_states:  # the head takes the pictures in, later
+                some = dataclasses.replace(some, pictures=None)
             run = encoder.run(some, batch_tokens=batch_tokens, project=False, bf16=self._bf16)
             for batch, values in run:
                 states[part[batch]] = values

@@ -23,6 +23,7 @@ from noterec.errors import ArtefactError, ConfigError, DependencyError, InputErr
 logger = logging.getLogger(__name__)
 
 Kind = Literal["causal", "encoder"]
+MEASURED_TOKENS = 8192  # for the scale of token embeddings; a vocabulary of a quarter million would take gigabytes
 
 
 @dataclasses.dataclass
@@ -50,9 +51,15 @@ class Backbone:
 
     @property
     def token_std(self) -> float:
-        """The standard deviation of a token embedding's elements: the scale in which visual tokens should come."""
-        model: Any = self.model
-        return float(model.get_input_embeddings().weight.detach().float().std())
+        """The standard deviation of a token embedding's elements: the scale in which visual tokens should come.
+
+        Of what the embedding module gives, for some models (Gemma) scale in there; measured on tokens spread over the vocabulary.
+        """
+        embeddings: Any = cast("Any", self.model).get_input_embeddings()
+        weight = embeddings.weight
+        some = torch.linspace(0, len(weight) - 1, min(len(weight), MEASURED_TOKENS), device=weight.device)
+        with torch.no_grad():
+            return float(embeddings(some.round().long()).float().std())
 
     def spliced(self, ids: Tensor, visual: Tensor) -> Tensor:
         """Token embeddings with visual tokens in their slots.
@@ -208,7 +215,7 @@ def load_backbone(name: str, *, layers: int | None = None, device: torch.device 
         kind = _kind(config, name)
         _cut(config, layers, name)
         loader: Any = AutoModelForCausalLM if kind == "causal" else AutoModel
-        with _quiet():
+        with quiet():
             model, report = loader.from_pretrained(source, config=config, dtype=torch.float32, output_loading_info=True)
         tokenizer = load_tokenizer(source)
     except (OSError, ValueError, SafetensorError) as error:
@@ -255,7 +262,7 @@ def weights_hash(weights: Mapping[str, Tensor]) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No bar and no table of unused weights from transformers: layers that were cut away are unused on purpose."""
     from transformers.utils import logging as transformers_logging
 

@@ -12,7 +12,8 @@ from torch import Tensor
 def plan(lengths: Sequence[int] | np.ndarray, batch_tokens: int) -> list[np.ndarray]:
     """Group notes by length: longest first, each batch at most `batch_tokens` tokens with its padding.
 
-    The longest come first so that a job that runs out of memory does so at once.
+    Lengths may count more than tokens (see `EncoderCore.costs`). The longest come first so that a job that runs out of memory does
+    so at once.
 
     Args:
         lengths: (B,) tokens of each note.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,8 +83,10 @@ class EncoderCore(nn.Module):
     def _check_room(self, tokens: int) -> None:
         limit = getattr(self.backbone.model.config, "max_position_embeddings", None)
         if isinstance(limit, int) and tokens > limit:
+            slots = self.prompt.slots
+            images = "" if slots is None else f", or vision.images x vision.tokens ({slots.images} x {slots.tokens})"
             raise InputError(
-                f"prompt limits allow {tokens} tokens, the backbone reads {limit}; lower prompt.content_tokens"
+                f"prompt limits allow {tokens} tokens, the backbone reads {limit}; lower prompt.content_tokens{images}"
             )
 
     @property
@@ -177,9 +179,21 @@ class EncoderCore(nn.Module):
             vectors[start:end] = self.project(part, None if words is None else words[start:end], *images).cpu().numpy()
         return vectors
 
-    def forward(self, ids: Tensor, lengths: Tensor, words: Any = None) -> Tensor:
-        """(B, T) int64 right-padded ids, (B,) lengths and word vectors of texts to (B, D) float32 embeddings, unit-norm rows."""
-        return self.project(self.read(ids, lengths).states[:, 0], words)
+    def forward(self, ids: Tensor, lengths: Tensor, words: Any = None, seen: Seen | None = None) -> Tensor:
+        """Notes on the device to embeddings.
+
+        Args:
+            ids: (B, T) int64, right-padded, `SLOT` where a visual token goes.
+            lengths: (B,) int64.
+            words: scipy CSR matrix (B, V) from `Inputs.words`; None = the notes have no word.
+            seen: the notes' pictures; None = they have none.
+
+        Returns:
+            (B, D) float32, unit-norm rows.
+        """
+        read = self.read(ids, lengths, seen=seen)
+        images = (None, None) if read.glimpse is None else read.glimpse[1:]
+        return self.project(read.states[:, 0], words, *images)
 
     def prepare(self, table: pa.Table, pictures: Pictures | None = None) -> Inputs:
         """Tokenise the notes of a table and count their words; their pictures come from `inputs.attach`."""
@@ -187,6 +201,36 @@ class EncoderCore(nn.Module):
         shown = None if pictures is None or self.prompt.slots is None else pictures.counts.tolist()
         words = None if self.lexicon is None else self.lexicon.vectors(texts)
         return Inputs(self.prompt.encode(texts, shown), words, pictures if self.sight is not None else None)
+
+    def without_pictures(self, inputs: Inputs) -> Inputs:
+        """Prepared notes, their text alone."""
+        if inputs.pictures is None:
+            return inputs
+        tokens = inputs.tokens
+        if self.prompt.slots is not None:
+            counts = inputs.pictures.counts.tolist()
+            tokens = [self.prompt.without_images(ids, k) for ids, k in zip(tokens, counts, strict=True)]
+        return Inputs(tokens, inputs.words)
+
+    def costs(self, lengths: Sequence[int], pictures: Pictures | None) -> np.ndarray:
+        """What notes cost of a budget of tokens: their own, and for each picture the states that are read of it.
+
+        Where the vision tower moves, its own tokens are computed, with gradient; else the features that it gave are held, in
+        float32, for the connector or for late fusion.
+
+        Args:
+            lengths: tokens of B notes.
+            pictures: theirs; None = they have none.
+
+        Returns:
+            (B,) int64.
+        """
+        costs = np.asarray(lengths, dtype=np.int64)
+        if pictures is None:
+            return costs
+        tower = pictures.gallery.tower
+        each = tower.feature_shape[0] if pictures.gallery.frozen else tower.tokens
+        return np.asarray(costs + each * pictures.counts)
 
     @torch.inference_mode()
     def run(
@@ -196,7 +240,7 @@ class EncoderCore(nn.Module):
 
         Args:
             inputs: from `prepare`.
-            batch_tokens: tokens of a batch, padding included.
+            batch_tokens: tokens of a batch, padding included; a picture costs some too, see `costs`.
             project: False gives states (B, H) in place of embeddings (B, D).
             bf16: multiply the backbone's matrices in bfloat16; vectors then differ by about 1e-2 from float32.
             image_word: read the image word (n_v in arXiv:2405.16789) in place of the note's; every note must have a picture.
@@ -208,7 +252,7 @@ class EncoderCore(nn.Module):
         self.eval()
         counts = None if inputs.pictures is None else inputs.pictures.counts
         try:
-            for batch in plan([len(sequence) for sequence in inputs.tokens], batch_tokens):
+            for batch in plan(self.costs([len(ids) for ids in inputs.tokens], inputs.pictures), batch_tokens):
                 ids, lengths = pad([inputs.tokens[i] for i in batch], self.backbone.tokenizer.pad_token_id)
                 readouts = None
                 if image_word:

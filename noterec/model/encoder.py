@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -20,7 +20,7 @@ from noterec.model import backbone as backbones
 from noterec.model import folder as folders
 from noterec.model.core import EncoderCore
 from noterec.model.head import truncated
-from noterec.model.inputs import Pictures, attach
+from noterec.model.inputs import Inputs, Pictures, attach
 from noterec.model.templates import Task
 from noterec.model.vision.gallery import Gallery
 from noterec.notes import note
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+NOTES_AT_A_TIME = 1024  # whose pictures are held in memory
+
 
 class NoteEncoder(EncoderCore):
     """Turns notes into unit-norm embeddings whose cosine says how related two notes are.
@@ -39,24 +41,23 @@ class NoteEncoder(EncoderCore):
     The parts that it is made of are those of `EncoderCore`.
     """
 
-    def gallery(
-        self, source: ImageSource, *, folder: str | os.PathLike[str] | None = None, moving: bool = False
-    ) -> Gallery:
+    def gallery(self, source: ImageSource, *, folder: str | os.PathLike[str] | None = None) -> Gallery:
         """Where this encoder's pictures are kept, as its vision tower takes them in.
 
         Args:
             source: where they may be read from, and how.
-            folder: of the cache on disk; None = in memory.
-            moving: the tower is being trained: pixels are kept in place of features.
+            folder: of the cache on disk; None = in memory, where decoding stays in this process unless `images.workers` says
+                otherwise: a script or a notebook may not be able to start others.
         """
         assert self.sight is not None, "an encoder that sees"
         return Gallery(
             self.sight.tower,
             source,
-            frozen=not moving,
+            frozen=True,
             images=self.sight.config.images,
             folder=None if folder is None else storage.local(folder),
             config=source.limits,
+            workers_default=0 if folder is None else None,
         )
 
     def encode(
@@ -86,40 +87,48 @@ class NoteEncoder(EncoderCore):
             InputError: a note has neither text nor, for a model that sees, a usable picture, or is no note.
         """
         table = note.as_table(notes)
-        pictures = self._pictures(table, image_root, images)
+        vectors = np.empty((table.num_rows, self.dimension), dtype=np.float32)
+        with (
+            self._in_memory(image_root, images) as gallery,
+            progress.shown() if show_progress else contextlib.nullcontext(),
+            progress.track("encode", table.num_rows, "notes") as bar,
+        ):
+            step = table.num_rows if gallery is None else NOTES_AT_A_TIME
+            for start in range(0, table.num_rows, max(1, step)):
+                inputs = self._readable(table.slice(start, step), gallery)
+                for batch, part in self.run(inputs, batch_tokens=batch_tokens):
+                    vectors[start + batch] = part
+                    bar.advance(len(batch))
+                if gallery is not None:
+                    gallery.clear()
+        return vectors
+
+    @contextlib.contextmanager
+    def _in_memory(self, image_root: str | os.PathLike[str] | None, images: ImagesConfig) -> Iterator[Gallery | None]:
+        """A gallery that keeps what it holds in memory; None for an encoder of text alone."""
+        if self.sight is None:
+            if image_root is not None:
+                raise ConfigError("image_root is given and this model reads text alone; leave it out")
+            yield None
+            return
+        with self.gallery(ImageSource(None if image_root is None else storage.local(image_root), images)) as gallery:
+            yield gallery
+
+    def _readable(self, table: pa.Table, gallery: Gallery | None) -> Inputs:
+        """Prepared notes, each with something to read; a picture that can't be used is left out with a warning."""
+        pictures = None
         empty = ~note.has_text(table)
-        if pictures is not None:
+        if gallery is not None:
+            pictures = _attached(table, gallery)
             empty &= pictures.counts == 0
         if empty.any():
             ids = table["note_id"].filter(pa.array(empty)).to_pylist()
-            or_picture = "" if self.sight is None else ", or a usable picture,"
+            or_picture = "" if gallery is None else ", or a usable picture,"
             raise InputError(
                 f"{len(ids)} of {table.num_rows} notes have nothing to read, the first is {ids[0]!r}; expected a title, hashtags "
                 f"or content{or_picture} in every note"
             )
-        inputs = self.prepare(table, pictures)
-        vectors = np.empty((table.num_rows, self.dimension), dtype=np.float32)
-        with (
-            progress.shown() if show_progress else contextlib.nullcontext(),
-            progress.track("encode", len(inputs), "notes") as bar,
-        ):
-            for batch, part in self.run(inputs, batch_tokens=batch_tokens):
-                vectors[batch] = part
-                bar.advance(len(batch))
-        return vectors
-
-    def _pictures(
-        self, table: pa.Table, image_root: str | os.PathLike[str] | None, images: ImagesConfig
-    ) -> Pictures | None:
-        """The pictures of a table's notes, kept in memory; one that can't be used is left out with a warning."""
-        if self.sight is None:
-            return None
-        gallery = self.gallery(ImageSource(None if image_root is None else storage.local(image_root), images))
-        with gallery:
-            pictures, unseen = attach(table, gallery)
-        for entry in unseen:
-            logger.warning("image %d of note %r is left out: %s", entry.image, entry.note_id, entry.message)
-        return pictures
+        return self.prepare(table, pictures)
 
     def generate(
         self,
@@ -151,8 +160,10 @@ class NoteEncoder(EncoderCore):
 
         config = config if n is None else make(GenerateConfig, {**config.model_dump(), "n": n}, where="generate")
         table = note.as_table(notes)
-        pictures = self._pictures(table, image_root, config.images) if self.prompt.slots is not None else None
-        return Writer(self, task, categories=categories, config=config).answers(table, pictures)
+        writer = Writer(self, task, categories=categories, config=config)
+        with self._in_memory(image_root, config.images) as gallery:
+            shown = gallery is not None and self.prompt.slots is not None
+            return writer.answers(table, _attached(table, gallery) if shown and gallery is not None else None)
 
     @classmethod
     def from_backbone(
@@ -237,3 +248,17 @@ class NoteEncoder(EncoderCore):
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
             api.upload_folder(repo_id=repo, folder_path=folder)
+
+
+def _attached(table: pa.Table, gallery: Gallery) -> Pictures:
+    pictures, unseen = attach(table, gallery)
+    if unseen:
+        first = unseen[0]
+        logger.warning(
+            "%d pictures can't be used and are left out, the first is image %d of note %r: %s",
+            len(unseen),
+            first.image,
+            first.note_id,
+            first.message,
+        )
+    return pictures

@@ -95,7 +95,7 @@ class Inputs:
     """B notes as an encoder reads them.
 
     Attributes:
-        tokens: B arrays (T_b,) int64; `prompts.SLOT` where a visual token goes.
+        tokens: B arrays (T_b,) int64; `image_prompt.SLOT` where a visual token goes.
         words: scipy CSR matrix (B, V) float32, or None for an encoder without a lexicon.
         pictures: of the notes, or None for an encoder that doesn't see.
     """

@@ -6,8 +6,9 @@ fields are tokenised apart and joined as ids, therefore
 
 - a field is cut at its own limit of tokens, and the readout position can't be cut or moved;
 - the ids before the first field are the same for every note;
-- text that spells a special token is tokenised as ordinary characters: nothing a stranger writes can forge one;
-- a visual token's place is marked by a number that is no token, `SLOT`, which no text can give.
+- text that spells a special token is tokenised as ordinary characters: nothing a stranger writes can forge one.
+
+What shows a note's images goes before all of it (see `image_prompt`).
 """
 
 from __future__ import annotations
@@ -24,24 +25,14 @@ import numpy as np
 
 from noterec.config import PromptConfig
 from noterec.errors import InputError
-from noterec.model.templates import ImageWords, Task, Words, image_words_of, words_of
+from noterec.model.image_prompt import ImagePrompt, Slots
+from noterec.model.templates import Task, Words, image_words_of, words_of
 
 # Text beyond this many characters per allowed token is cut before tokenising, so that a note of megabytes costs nothing.
 CHARACTERS_PER_TOKEN = 32
 NOTES_AT_A_TIME = 1024  # the tokenizer holds a hundred kilobytes for each long text that it is given at once
 
-SLOT = -1  # stands in the ids where a visual token goes
-
 Text = tuple[str, list[str], str]  # title, hashtags, content
-
-
-@dataclasses.dataclass(frozen=True)
-class Slots:
-    """How images stand in a prompt: so many visual tokens each, at most so many images, with an image word behind them or not."""
-
-    tokens: int
-    images: int
-    word: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,17 +110,10 @@ class Prompt:
         self.end_id: int | None = (
             tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
         )
-        self.slots = slots
-        self._image_words: ImageWords | None = None
-        self._image_ids: tuple[list[int], ...] = (
-            [],
-            [],
-            [],
-        )  # before the visual tokens, up to the image word, behind it
+        self._images: ImagePrompt | None = None
         if slots is not None:
-            self._image_words = image_words_of(config, self.style, word=slots.word)
-            self._image_ids = tuple(self._tokenise(dataclasses.astuple(self._image_words)))
-        shown = 0 if slots is None else len(self._image_part(slots.images))
+            self._images = ImagePrompt(slots, image_words_of(config, self.style, word=slots.word), self._tokenise)
+        shown = 0 if slots is None else len(self._shown(slots.images))
         fields = self._words["category"].fields
         around = sum(map(len, self._literals_of(None, 0)[0]))
         self.max_tokens = shown + around + sum(self._limits[field] for field in fields)
@@ -163,8 +147,8 @@ class Prompt:
         }
         if words.fields != tuple(self._limits):
             record["fields"] = list(words.fields)
-        if self.slots is not None and self._image_words is not None:
-            record["images"] = {**dataclasses.asdict(self.slots), **dataclasses.asdict(self._image_words)}
+        if self._images is not None:
+            record["images"] = self._images.signature
         return record
 
     @property
@@ -186,19 +170,24 @@ class Prompt:
         """Whether there is a prompt for a task and a token to end its answer."""
         return task in self._words and bool(self._words[task].guidance) and self.end_id is not None
 
+    @property
+    def slots(self) -> Slots | None:
+        """How images stand in the prompt; None where they don't."""
+        return None if self._images is None else self._images.slots
+
     def image_word(self, images: int) -> int | None:
         """Where the image word stands in a note with so many images; None where there is none."""
-        if not images or self.slots is None or not self.slots.word:
-            return None
-        before, between, _ = self._image_ids
-        return len(self._lead) + len(before) + images * self.slots.tokens + len(between) - 1
+        place = None if self._images is None else self._images.word(images)
+        return None if place is None else len(self._lead) + place
 
-    def _image_part(self, images: int) -> list[int]:
+    def _shown(self, images: int) -> list[int]:
         """What shows so many images."""
-        if not images or self.slots is None:
-            return []
-        before, between, after = self._image_ids
-        return [*before, *[SLOT] * (images * self.slots.tokens), *between, *after]
+        return [] if self._images is None else self._images.ids(images)
+
+    def without_images(self, ids: np.ndarray, images: int) -> np.ndarray:
+        """The ids (T,) int64 of a note that shows so many images, as they are where it shows none."""
+        start = len(self._lead)
+        return np.concatenate([ids[:start], ids[start + len(self._shown(images)) :]])
 
     def encode(self, notes: Iterable[Text], images: Sequence[int] | None = None) -> list[np.ndarray]:
         """Token ids of every note, up to its readout.
@@ -262,7 +251,7 @@ class Prompt:
         count = request.count if request.count is not None else len(request.answer)
         literals, guidance = self._literals_of(request.task, count if request.task == "hashtags" else 0)
         lead, rest = literals[0][: len(self._lead)], literals[0][len(self._lead) :]
-        parts: list[Sequence[int]] = [lead, self._image_part(request.images), rest]
+        parts: list[Sequence[int]] = [lead, self._shown(request.images), rest]
         for field, literal in zip(words.fields, literals[1:], strict=True):
             parts.append(next(field_ids)[: self._limits[field]])
             parts.append(literal)

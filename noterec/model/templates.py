@@ -106,7 +106,7 @@ def words_of(config: PromptConfig, style: str) -> dict[Task, Words]:
 
 
 def image_words_of(config: PromptConfig, style: str, *, word: bool) -> ImageWords:
-    """What stands around a note's visual tokens, with an image word or without.
+    """What stands around a note's visual tokens, with an image word or without; in style plain nothing.
 
     Raises:
         ConfigError: the user's own template doesn't show images, or has no image word where one is wanted.

@@ -154,12 +154,11 @@ def content_hashes(table: pa.Table, stamps: Sequence[Sequence[bytes]] | None = N
     return hashes
 
 
-def has_images(table: pa.Table) -> np.ndarray:
-    """Which notes have an entry among their images, usable or not: (B,) bool."""
+def image_counts(table: pa.Table) -> np.ndarray:
+    """How many entries each note's images have, usable or not: (B,) int64."""
     if "images" not in table.column_names:
-        return np.zeros(table.num_rows, dtype=bool)
-    lengths = pc.list_value_length(table["images"]).fill_null(0)
-    return np.asarray(lengths.to_numpy() > 0)
+        return np.zeros(table.num_rows, dtype=np.int64)
+    return np.asarray(pc.list_value_length(table["images"]).fill_null(0).to_numpy(), dtype=np.int64)
 
 
 def has_text(table: pa.Table) -> np.ndarray:

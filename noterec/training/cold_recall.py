@@ -83,9 +83,14 @@ class ColdRecall:
         indptr = np.concatenate([[0], np.cumsum(counts)])
         self._relevance = Relevance(indptr, np.searchsorted(rows, related[order]))
 
-    def states(self, encoder: NoteEncoder) -> np.ndarray:
-        """The pool's states, for several looks at heads on the same backbone: (pool, H) float32."""
-        return states_of(encoder, self._material, self._rows, self._batch_tokens, bf16=self._bf16)
+    def states(self, encoder: NoteEncoder, material: Material | None = None) -> np.ndarray:
+        """The pool's states, for several looks at heads on the same backbone: (pool, H) float32.
+
+        Args:
+            encoder: gives the states.
+            material: the same notes read in another way; None = those that the pool was chosen from.
+        """
+        return states_of(encoder, material or self._material, self._rows, self._batch_tokens, bf16=self._bf16)
 
     def look(self, encoder: NoteEncoder, step: int, *, states: np.ndarray | None = None) -> Look:
         """Encode the pool, or project its `states`, and rank it for every query."""

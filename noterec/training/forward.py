@@ -1,7 +1,8 @@
 """One forward pass of training: notes to embeddings, and what they write to its loss.
 
-Notes are taken in order of length, a few thousand tokens at a time, so that little is computed on padding; the language-model head
-is applied only where something is written. The order of the rows that come out is that of the rows that went in.
+Notes are taken in order of length, a few thousand tokens at a time, pictures counted too, so that little is computed on padding;
+the language-model head is applied only where something is written. The order of the rows that come out is that of the rows that
+went in.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Forward:
             encoder: its weights move, or its head alone where `material` has states.
             material: the notes.
             chunk_notes: gradient cache: notes whose activations are held at a time; None = those of the whole step.
-            batch_tokens: tokens of one pass through the backbone, padding included.
+            batch_tokens: tokens of one pass through the backbone, padding and what pictures cost included.
         """
         self._encoder, self._material = encoder, material
         self._chunk, self._batch_tokens = chunk_notes, batch_tokens
@@ -58,10 +59,13 @@ class Forward:
             nothing = states.new_zeros(())
             return self._project(states, self._words(rows), *images)[:, None], nothing, nothing
         examples = self.examples(rows, requests)
-        order = np.argsort([-len(example.ids) for example in examples], kind="stable")
+        pictures = data.inputs.pictures
+        lengths = [len(example.ids) for example in examples]
+        costs = self._encoder.costs(lengths, None if pictures is None else pictures.take(rows))
+        order = np.argsort(-costs, kind="stable")
 
         def some(part: slice) -> tuple[Tensor, ...]:
-            return self._pass([examples[place] for place in order[part]], rows[order[part]])
+            return self._pass([examples[place] for place in order[part]], rows[order[part]], costs[order[part]])
 
         embeddings, loss, count = in_chunks(some, len(order), self._chunk, device=self._encoder.device)  # (b, W, D)
         back = torch.from_numpy(np.argsort(order)).to(embeddings.device)
@@ -91,12 +95,12 @@ class Forward:
             made.append(Example(ids, last, len(ids), last if word is None else word))
         return made
 
-    def _pass(self, examples: list[Example], rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-        """Embeddings (c, W, D), summed loss and count of written tokens, for examples in descending order of length."""
+    def _pass(self, examples: list[Example], rows: np.ndarray, costs: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        """Embeddings (c, W, D), summed loss and count of written tokens, for examples in descending order of cost."""
         parts = []
         start = 0
         while start < len(examples):
-            take = max(1, self._batch_tokens // len(examples[start].ids))
+            take = max(1, self._batch_tokens // int(costs[start]))
             parts.append(self._padded(examples[start : start + take], rows[start : start + take]))
             start += take
         embeddings, losses, counts = zip(*parts, strict=True)
@@ -116,8 +120,9 @@ class Forward:
         read = self._encoder.read(ids, lengths, torch.tensor(places, device=device), self._seen(notes))
         images = (None, None) if read.glimpse is None else read.glimpse[1:]
         words = self._words(notes)
+        # An image's word is the image's alone: no word of the note's lexicon goes with it.
         embeddings = torch.stack(
-            [  # an image's word is the image's alone: no word of the note's lexicon goes with it
+            [
                 self._project(state, words if place == 0 else None, *images)
                 for place, state in enumerate(read.states.unbind(1))
             ],

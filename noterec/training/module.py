@@ -209,20 +209,22 @@ class ContrastiveModule(pl.LightningModule):
         head = self.encoder.head
         words = [] if head is None or not head.lexicon else [head.words.weight]
         sight = self.encoder.sight
-        pretrained = []
+        pretrained: list[nn.Parameter] = []
         if config.backbone != "tiny" and self._material.states is None:
-            pretrained += [*self.encoder.model.parameters()]
+            pretrained = [*self.encoder.model.parameters()]
+        tower: list[nn.Parameter] = []
         if sight is not None and config.vision.encoder != "tiny":
-            pretrained += [*sight.tower.parameters()]
+            tower = [*sight.tower.parameters()]
         # A map of a thousand features of a tower that stands still: at the head's rate it learns few training notes by heart.
         image = [] if head is None or self._material.visual is None else [head.image.weight]
-        special = {id(parameter) for parameter in [*words, *pretrained, *image, self.logit_scale]}
+        special = {id(parameter) for parameter in [*words, *pretrained, *tower, *image, self.logit_scale]}
         rest = [parameter for parameter in self.trained.parameters() if id(parameter) not in special]
         groups: list[dict[str, Any]] = [
             {"params": rest, "lr": self._plan.lr},
             {"params": words, "lr": self._plan.words_lr},
             {"params": image, "lr": IMAGE_LR_SHARE * self._plan.lr},
             {"params": pretrained, "lr": self._plan.backbone_lr},
+            {"params": tower, "lr": self._plan.tower_lr},
             {"params": [self.logit_scale], "lr": self._plan.lr, "weight_decay": 0.0},
         ]
         for group in groups:

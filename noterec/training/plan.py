@@ -13,6 +13,7 @@ from noterec.model.backbone import Kind, fast_bf16
 SMALL_NOTES = 10_000
 LEXICON_WORDS = 100_000
 PAPER_ALPHA = 0.01  # arXiv:2403.01744 §5.1
+TOWER_LR = 5e-5  # of a pretrained vision encoder, also beside adapters, which start at nothing and want more
 PASS_TOKENS = 4096  # of one pass with gradient: long enough to fill the hardware, short enough for notes of like length
 
 
@@ -31,6 +32,7 @@ class Plan:
     valid_pool: int
     logit_scale: float
     backbone_lr: float
+    tower_lr: float  # of a pretrained vision encoder that moves
     alpha: float
     pass_tokens: int
     bf16: bool  # the backbone's products while it is trained, and at the looks
@@ -81,6 +83,7 @@ class Plan:
             valid_pool=config.valid_pool or (100_000 if frozen else 4000),
             logit_scale=config.logit_scale if config.logit_scale is not None else 2.66 if graph else 3.0,
             backbone_lr=config.backbone_lr or (3e-4 if way == "lora" else 5e-5),
+            tower_lr=TOWER_LR,
             alpha=_alpha(config, way, kind),
             pass_tokens=min(config.batch_tokens, PASS_TOKENS),
             bf16=config.precision == "bf16" or (config.precision == "auto" and not frozen and fast_bf16(device)),
@@ -128,7 +131,21 @@ def decided(vision: VisionConfig, *, frozen: bool, kind: Kind) -> VisionConfig:
         raise ConfigError(
             "vision.augment needs vision.train: the features of a vision encoder that stands still are cached"
         )
+    _check_heeded(vision, tokens=tokens, micl=micl)
     return vision.model_copy(update={"tokens": tokens, "micl": micl, "fusion": fusion, "train": train})
+
+
+def _check_heeded(vision: VisionConfig, *, tokens: int, micl: bool) -> None:
+    """Refuse a setting that was changed and that nothing would heed."""
+    in_prompt = "visual tokens in the prompt, and there are none (vision.tokens=0, always so with way=frozen)"
+    needed = {"connector": in_prompt, "grid": in_prompt, "connector_layers": in_prompt} if not tokens else {}
+    if tokens and vision.connector != "qformer":
+        needed["connector_layers"] = "vision.connector=qformer"
+    if not micl:
+        needed["visual_weight"] = "an image word (vision.micl)"
+    for name, lacking in needed.items():
+        if getattr(vision, name) != VisionConfig.model_fields[name].default:
+            raise ConfigError(f"vision.{name}={getattr(vision, name)} needs {lacking}; leave it out")
 
 
 def _alpha(config: TrainConfig, way: str, kind: Kind) -> float:

@@ -21,6 +21,7 @@ from noterec.config import TrainConfig
 from noterec.errors import ArtefactError, InputError
 from noterec.model.encoder import NoteEncoder
 from noterec.model.folder import NOTEREC_FILE
+from noterec.model.inputs import Pictures
 from noterec.training import processes
 from noterec.training.cold_recall import Look
 
@@ -58,6 +59,7 @@ def fingerprint_of(
     extra: pa.Table,
     pairs: pl.DataFrame,
     valid: pl.DataFrame | None,
+    pictures: Pictures | None = None,
 ) -> str:
     """Changes with the settings, backbone and vision tower as they are at the start, the notes' text and pictures, the pairs."""
     # Where the curves go, and what a step costs, changes nothing of what is learned.
@@ -70,6 +72,8 @@ def fingerprint_of(
         tables.append(storage.value_hash(table["category"].to_pylist()))
         tables.append(storage.value_hash(table["note_id"].to_pylist()))
         tables.append(_array_hash(table["content_hash"].to_numpy()))
+    if pictures is not None:  # what was seen: one that couldn't be fetched or decoded this time counts
+        tables.append(storage.value_hash([[stamp.decode() for stamp in stamps] for stamps in pictures.stamps()]))
     for frame in (pairs, valid):
         if frame is not None:
             tables.append(storage.value_hash([frame["anchor_id"].to_list(), frame["related_id"].to_list()]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from typing import Any
@@ -159,7 +160,8 @@ def set_geometry(
     images or without.
 
     Returns:
-        The look of the zero-shot backbone without any head, where there are valid pairs and states at hand.
+        The look of the zero-shot backbone, without any head and reading the text alone, where there are valid pairs and the
+        backbone is pretrained.
     """
     head = encoder.head
     assert head is not None
@@ -187,9 +189,7 @@ def set_geometry(
         start(True, VISUAL_SHARES[1])
         return None
     pool = recall.states(encoder)  # the backbone stands still: its states serve all three looks
-    encoder.head = None
-    zero_shot = recall.look(encoder, 0, states=pool)
-    encoder.head = head
+    zero_shot = _zero_shot(encoder, data, recall, pool)
     looks = {}
     for centre in (True, False):
         for share in VISUAL_SHARES if visual is not None else VISUAL_SHARES[:1]:
@@ -203,3 +203,21 @@ def set_geometry(
             )
     start(*max(looks, key=lambda tried: looks[tried].value))  # the first of equals
     return zero_shot
+
+
+def _zero_shot(encoder: NoteEncoder, data: Material, recall: ColdRecall, states: np.ndarray) -> Look:
+    """The look of the backbone as others trained it: without head, and without a connector and a gate that are random yet.
+
+    Args:
+        encoder: with the head that will be trained.
+        data: the notes.
+        recall: looks.
+        states: of its pool, with whatever the encoder sees.
+    """
+    if encoder.sight is not None and encoder.sight.in_states:
+        text = dataclasses.replace(data, inputs=encoder.without_pictures(data.inputs))
+        states = recall.states(encoder, text)
+    head, encoder.head = encoder.head, None
+    look = recall.look(encoder, 0, states=states)
+    encoder.head = head
+    return look

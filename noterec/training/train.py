@@ -11,6 +11,7 @@ import logging
 import os
 
 import polars as pl
+import pyarrow as pa
 
 from noterec import progress, schema, storage
 from noterec.config import TrainConfig
@@ -78,7 +79,8 @@ def train(
             extra, valid = notes_of_pairs(valid, others, intake, train=notes)
         encoder = start.new_encoder(config, plan, backbone, notes, tower)
         tasks = start.new_tasks(encoder, plan, config, notes)
-        fingerprint = fingerprint_of(config, encoder, notes, extra, known, valid)
+        pictures = intake.pictures_of(pa.concat_tables([notes, extra]))
+        fingerprint = fingerprint_of(config, encoder, notes, extra, known, valid, pictures)
         finished = open_run(folder, fingerprint, restart=restart)
         if finished is not None:
             return finished

@@ -82,9 +82,43 @@ def test_every_help_shows_an_example(noterec: Run, name: str) -> None:
     assert re.search(rf"^\s+noterec {name}\b", out, re.MULTILINE)
 
 
+@pytest.mark.parametrize("name", ["train", "embed", "generate", "modalities", "query", "validate"])
+def test_commands_that_see_show_how_with_images(noterec: Run, name: str) -> None:
+    _, out, _ = noterec(name, "--help")
+    assert re.search(
+        rf"^\s+noterec {name}\b[^\n]*(\\\n[^\n]*)?(--image-root photos/|--image photo\.jpg)", out, re.MULTILINE
+    )
+
+
+@pytest.mark.parametrize("name", ["train", "embed", "modalities"])
+def test_the_help_says_where_caches_grow(noterec: Run, name: str) -> None:
+    out = " ".join(noterec(name, "--help")[1].split())
+    for said in ("root of all caches", "$NOTEREC_CACHE or ~/.cache/noterec", "images.cache_gib (0: none)"):
+        assert said in out
+
+
 def test_no_arguments_show_the_help(noterec: Run) -> None:
     _, out, err = noterec()
     assert "Start with `noterec demo`" in out + err
+    road = (out + err).partition("The road:")[2]
+    assert all(name in road for name in ("train", "embed", "modalities", "evaluate"))
+
+
+@pytest.mark.parametrize("arguments", [["--workers", "3"], ["--set", "workers=3"]])
+def test_validate_heeds_workers_however_they_are_given(
+    noterec: Run, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    given: list[int] = []
+
+    def watched(dataset: Path, *, images: Any, workers: int) -> None:
+        given.append(workers)
+        raise errors.InputError("seen enough")
+
+    monkeypatch.setattr("noterec.notes.validate.validate", watched)
+    noterec("validate", "x", "--images", *arguments)
+    noterec("validate", "x", "--images")
+    assert given == [3, 0]
+    assert "add --images" in noterec("validate", "x", *arguments)[2]
 
 
 @pytest.mark.parametrize(

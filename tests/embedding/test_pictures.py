@@ -305,7 +305,7 @@ def views(encoder: NoteEncoder, tmp_path_factory: pytest.TempPathFactory) -> tup
     folder = tmp_path_factory.mktemp("views")
     rows = [*some(20), note_of("only-text", text="cold brew"), note_of("only-picture", png(2, 9))]
     for view in ("both", "text", "image", "shuffled", "visual"):
-        config = EmbedConfig(view=view, shard_rows=7, device="cpu")
+        config = EmbedConfig(view=view, shard_rows=11, device="cpu")
         run(folder, rows, encoder, view, config=config)
     return folder, rows
 

@@ -17,9 +17,9 @@ from noterec.errors import ArtefactError, ConfigError, InputError
 from noterec.model.backbone import load_backbone
 from noterec.model.encoder import NoteEncoder
 from noterec.model.head import Head, Visual, start_from, truncated
+from noterec.model.image_prompt import SLOT
 from noterec.model.inputs import attach
 from noterec.model.lexicon import Lexicon
-from noterec.model.prompts import SLOT
 from noterec.model.vision.sight import Sight
 from noterec.model.vision.tiny import tiny_tower
 from noterec.notes.images.source import ImageSource
@@ -234,6 +234,49 @@ def test_what_cannot_be_read_is_refused_by_name_and_what_can_is_not_lost(
         encoder.encode([{"title": "a", "images": RED}])
     with pytest.raises(InputError, match="an image is str"):
         encoder.encode([Note(title="a", images=["photo.jpg"])])
+
+
+def test_features_cost_the_states_that_are_held_of_them(backbone_folder: Folder) -> None:
+    encoder = seeing(backbone_folder("qwen3"))
+    inputs = inputs_of(encoder, NOTES)
+    assert encoder.costs([10] * 6, inputs.pictures).tolist() == [
+        10 + 5 * k for k in (1, 0, 2, 1, 0, 2)
+    ]  # 1 + 4 patches
+    assert encoder.costs([10, 11], None).tolist() == [10, 11]
+    late = seeing(backbone_folder("qwen3"), tokens=0, micl=False)
+    assert late.costs([10] * 6, inputs_of(late, NOTES).pictures).tolist() == [11, 10, 12, 11, 10, 12]  # summaries alone
+    sizes = [len(batch) for batch, _ in encoder.run(inputs, batch_tokens=1)]
+    assert sizes == [1] * 6
+
+
+def test_a_note_without_its_pictures_is_prepared_as_one_that_has_none(backbone_folder: Folder) -> None:
+    encoder = seeing(backbone_folder("llama"), lexicon=True)
+    bare = encoder.without_pictures(inputs_of(encoder, NOTES))
+    expected = encoder.prepare(as_table(NOTES))
+    assert bare.pictures is None
+    assert [ids.tolist() for ids in bare.tokens] == [ids.tolist() for ids in expected.tokens]
+    assert (bare.words != expected.words).nnz == 0
+
+
+def test_a_prompt_that_its_images_make_too_long_says_so(backbone_folder: Folder) -> None:
+    with pytest.raises(
+        InputError, match=r"lower prompt\.content_tokens, or vision\.images x vision\.tokens \(8 x 64\)"
+    ):
+        seeing(backbone_folder("qwen3"), images=8, tokens=64, connector="qformer")
+
+
+def test_visual_tokens_start_in_the_scale_of_token_embeddings_as_the_model_takes_them_in(
+    backbone_folder: Folder,
+) -> None:
+    for architecture, scale in (("llama", 1.0), ("gemma2", 32**0.5)):
+        backbone = load_backbone(str(backbone_folder(architecture)))
+        weight = backbone.model.get_input_embeddings().weight  # type: ignore[operator]
+        assert backbone.token_std == pytest.approx(scale * float(weight.detach().std()), rel=1e-3)
+        encoder = seeing(backbone_folder(architecture))
+        assert encoder.sight is not None and encoder.sight.connector is not None
+        features = torch.randn(64, 5, encoder.sight.size)
+        made = float(encoder.sight.connector(features).detach().std())
+        assert made == pytest.approx(backbone.token_std, rel=0.25)
 
 
 def test_a_template_of_ones_own_must_show_the_image(backbone_folder: Folder) -> None:

@@ -14,13 +14,16 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from noterec.errors import InputError
+from noterec.errors import ConfigError, InputError
 from noterec.model import folder as folders
 from noterec.model.backbone import load_backbone
 from noterec.model.encoder import NoteEncoder
 from noterec.model.sentence import SentenceModule, as_sentence_transformer
+from noterec.notes.images.source import ImageSource
 from noterec.notes.note import Note
 from tests.model.test_encoder import LIMITS, headed
+from tests.model.test_seeing import NOTES as PICTURED
+from tests.model.test_seeing import RED, seeing
 
 Folder = Callable[[str], Path]
 INPUTS: list[Any] = [
@@ -113,6 +116,48 @@ def test_it_travels_to_other_processes(backbone_folder: Folder) -> None:
     for other in (pickle.loads(pickle.dumps(module)), copy.deepcopy(module)):
         # One of the inputs spells special tokens, which a tokenizer takes for real ones unless it is told not to.
         torch.testing.assert_close(other(other.preprocess(INPUTS))["sentence_embedding"], expected)
+
+
+@pytest.mark.parametrize("changes", [{}, {"fusion": "none"}, {"tokens": 0, "micl": False, "fusion": "head"}])
+def test_pictures_of_notes_are_seen(backbone_folder: Folder, tmp_path: Path, changes: dict[str, Any]) -> None:
+    seeing(backbone_folder("qwen3"), lexicon=True, **changes).save_pretrained(tmp_path / "m")
+    encoder = NoteEncoder.from_pretrained(tmp_path / "m", device="cpu")
+    expected = encoder.encode(PICTURED)
+    blind = encoder.encode([{"title": one.title, "content": one.content or "-"} for one in PICTURED])
+    assert np.abs(expected[0] - blind[0]).max() > 1e-2
+    for model in (opened(tmp_path / "m"), as_sentence_transformer(tmp_path / "m", device="cpu")):
+        for batch_size in (1, 4, 32):
+            np.testing.assert_allclose(model.encode(PICTURED, batch_size=batch_size), expected, atol=2e-5)
+        as_dict = model.encode([{"title": "Cold brew", "images": [RED]}, "Cold brew"])
+        text = encoder.encode([{"title": "Cold brew", "images": [RED]}, {"content": "Cold brew"}])
+        np.testing.assert_allclose(as_dict, text, atol=2e-5)
+        np.testing.assert_allclose(model.encode(INPUTS), encoder.encode(NOTES), atol=2e-5)
+
+
+def test_a_picture_that_cannot_be_used_is_left_out_with_a_warning(
+    backbone_folder: Folder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder = seeing(backbone_folder("qwen3"))
+    model = as_sentence_transformer(encoder)
+    bad = [Note(title="fine", images=[b"no picture"])]
+    np.testing.assert_allclose(model.encode(bad), encoder.encode([Note(title="fine")]), atol=1e-5)
+    assert "image 0 of note '0' is left out" in caplog.text
+    with pytest.raises(InputError, match="1 of 2 inputs have no text and no usable picture, the first is note '1'"):
+        model.preprocess(["fine", Note(images=[b"no picture"])])
+    (tmp_path / "red.png").write_bytes(RED)
+    by_path = {"title": "red", "images": [{"path": "red.png"}]}
+    features = SentenceModule(encoder, ImageSource(tmp_path)).preprocess([by_path])
+    assert features["pictures"].tolist() == [1]
+    with pytest.raises(ConfigError, match="image_root is given"):
+        as_sentence_transformer(headed(backbone_folder("qwen3")), image_root=tmp_path)
+
+
+def test_a_vision_encoder_that_moves_is_trained_too(backbone_folder: Folder) -> None:
+    for train in (True, False):
+        model = as_sentence_transformer(seeing(backbone_folder("qwen3"), train=train))
+        model(model.preprocess(PICTURED[:3]))["sentence_embedding"][:, 0].sum().backward()
+        tower = model[0].encoder.sight.tower
+        assert any(p.grad is not None and float(p.grad.abs().max()) > 0 for p in tower.parameters()) == train
 
 
 def test_the_folder_names_the_class_and_asks_for_trust(backbone_folder: Folder, tmp_path: Path) -> None:

@@ -274,7 +274,8 @@ def test_a_redirect_is_checked_like_a_url(server: Any, place: str, reason: str) 
 
 def test_answers_that_are_no_pictures(server: Any) -> None:
     _Handler.answers = {
-        "/404": lambda handler: handler.answer(b"x", 404),
+        "/403": lambda handler: handler.answer(b"x", 403),
+        "/503": lambda handler: handler.answer(b"x", 503),
         "/304": lambda handler: handler.answer(b"", 304),
         "/short": lambda handler: handler.answer(b"x" * 10, length=20),
         "/nowhere": lambda handler: handler.answer(b"", 302),
@@ -286,7 +287,18 @@ def test_answers_that_are_no_pictures(server: Any) -> None:
         assert _reason(_url(server, path)) == "fetch-failed", path
     server.shutdown()
     server.server_close()
-    assert _reason(_url(server, "/404")) == "fetch-failed"
+    assert _reason(_url(server, "/403")) == "fetch-failed"
+
+
+def test_what_is_gone_is_gone(server: Any) -> None:
+    """A server that says so will say so tomorrow: no reason to ask again."""
+    _Handler.answers = {
+        "/404": lambda handler: handler.answer(b"x", 404),
+        "/410": lambda handler: handler.answer(b"x", 410),
+        "/moved": _to("/404"),
+    }
+    for path in _Handler.answers:
+        assert _reason(_url(server, path)) == "not-found"
 
 
 def test_too_many_bytes(server: Any) -> None:

@@ -29,6 +29,26 @@ def test_bytes() -> None:
     assert source.stamp({"bytes": b"", "path": None}) != source.stamp(None)
 
 
+@pytest.mark.parametrize(
+    ("limit", "value"), [("max_bytes", 5), ("max_pixels", 7), ("min_side_px", 2), ("max_aspect_ratio", 3)]
+)
+def test_limits_that_decide_whether_it_can_be_used(limit: str, value: int, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"12")
+    for entry in ({"bytes": b"a", "path": None}, _path("a.jpg")):
+        usual = ImageSource(tmp_path).stamp(entry)
+        default = ImagesConfig.model_fields[limit].default
+        assert ImageSource(tmp_path, ImagesConfig(**{limit: default})).stamp(entry) == usual
+        one, other = (
+            ImageSource(tmp_path, ImagesConfig(**{limit: number})).stamp(entry) for number in (value, value + 1)
+        )
+        assert len({usual, one, other}) == 3
+
+
+def test_costs_are_no_part_of_it() -> None:
+    other = ImagesConfig(fetch_seconds=1, workers=3, cache_gib=0)
+    assert ImageSource(limits=other).stamp({"bytes": b"a"}) == ImageSource().stamp({"bytes": b"a"})
+
+
 def test_a_file_by_path_size_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "a.jpg"
     file.write_bytes(b"12")

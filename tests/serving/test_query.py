@@ -68,6 +68,11 @@ def test_what_is_refused(index: Path, backbone_folder: object) -> None:
         query(index, note_id="nobody")
 
 
+def test_images_are_refused_by_a_model_of_text(index: Path, trained: Path) -> None:
+    with pytest.raises(InputError, match="images were given and this model reads text alone"):
+        query(index, title="a", images=[b"\x89PNG"], model=trained)
+
+
 def test_another_model_is_refused(index: Path, backbone_folder: object) -> None:
     assert callable(backbone_folder)
     with pytest.raises(ArtefactError, match="model"):

@@ -27,9 +27,9 @@ from noterec.training import forward as forwarding
 from noterec.training import start
 from noterec.training.batches import PairBatches
 from noterec.training.callbacks import KeepBest
-from noterec.training.cold_recall import vectors_of
+from noterec.training.cold_recall import ColdRecall, vectors_of
 from noterec.training.module import ContrastiveModule
-from noterec.training.notes import new_intake, train_notes
+from noterec.training.notes import new_intake, notes_of_pairs, train_notes
 from noterec.training.plan import Plan, decided
 from noterec.training.train import TrainSummary, train
 from tests import colours, vision_models
@@ -131,7 +131,7 @@ def test_a_truth_that_only_pictures_tell_is_learned(seen: Path, tmp_path: Path) 
     found = {}
     for name, vision in {
         "gate": EYE.model_copy(update={"micl": True, "fusion": "gate"}),
-        "head": EYE.model_copy(update={"tokens": 0, "fusion": "head"}),
+        "head": VisionConfig(encoder="tiny", image_px=colours.SIDE, tokens=0, fusion="head"),
         "blind": VisionConfig(),
     }.items():
         summary = run(seen, tmp_path / name, config.model_copy(update={"vision": vision}))
@@ -184,6 +184,73 @@ def test_a_head_on_cached_states_starts_with_what_the_pictures_tell(
     )
 
 
+def test_zero_shot_is_the_backbone_reading_the_text_alone(
+    seen: Path, backbone_folder: Folder, eye_folder: Path, tmp_path: Path
+) -> None:
+    """And not what a connector and a gate that are random yet make of it."""
+    base = changed(backbone=str(backbone_folder("llama")), way="full", steps=0)
+    blind = run(seen, tmp_path / "blind", base.model_copy(update={"vision": VisionConfig()}))
+    for fusion in ("gate", "none"):
+        vision = {"encoder": str(eye_folder), "image_px": None, "fusion": fusion}
+        config = changed(base, vision=vision)
+        tower, intake = new_intake(config, CPU, cache=seen / "cache", image_root=None)
+        notes = train_notes(Dataset(seen / "train"), intake)
+        valid = pl.read_parquet(seen / "valid.parquet")
+        extra, valid = notes_of_pairs(valid, Dataset(seen / "data"), intake, train=notes)
+        plan = Plan.of(config, notes.num_rows, "causal", CPU)
+        encoder = start.new_encoder(config, plan, start.new_backbone(config, notes), notes, tower)
+        known, _ = load_pairs(seen / "pairs.parquet", pl.Series(notes["note_id"].to_pylist()))
+        data = start.material(encoder, notes, extra, known, frozen=False, cache=None, batch_tokens=512, intake=intake)
+        recall = ColdRecall(data, valid, queries=None, pool=None, batch_tokens=512, seed=0)
+        head, sight = encoder.head, encoder.sight
+        look = start.set_geometry(encoder, data, recall, config, bf16=False)
+        assert look is not None
+        assert (encoder.head, encoder.sight) == (head, sight)
+        bare = NoteEncoder.from_backbone(config.backbone, prompt=encoder.prompt.saved, device="cpu")
+        text = encoder.without_pictures(data.inputs)
+        states = np.empty((len(text), bare.dimension), dtype=np.float32)
+        for batch, part in bare.run(text, batch_tokens=512):
+            states[batch] = part
+        encoder.head = None
+        assert recall.look(encoder, 0, states=states) == look
+        assert recall.look(encoder, 0) != look  # as it sees at the start
+    assert blind.zero_shot is not None  # a note more: one has a picture alone
+    assert abs(blind.zero_shot.value - look.value) < 0.1
+
+
+def test_a_batch_is_bounded_in_pictures_too(several: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = changed(vision={"images": 2}, way="full")
+    module, _ = module_of(several, config)
+    encoder, inputs = module.encoder, module._material.inputs
+    assert inputs.pictures is not None and encoder.sight is not None
+    tower, longest = encoder.sight.tower, max(len(ids) for ids in inputs.tokens)
+    assert tower.tokens == 1 + 4  # 16 px in patches of 8, and the CLS token
+    counts = inputs.pictures.counts
+    costs = encoder.costs([len(ids) for ids in inputs.tokens], inputs.pictures)
+    assert costs.tolist() == [
+        len(ids) + 5 * k for ids, k in zip(inputs.tokens, counts, strict=True)
+    ]  # its weights move
+    taken: list[tuple[int, int]] = []
+    read = encoder.read
+
+    def watched(ids: Tensor, lengths: Tensor, readouts: Any = None, seen: Any = None) -> Any:
+        pictures = 0 if seen is None else len(seen.values)
+        taken.append((ids.numel() + 5 * pictures, len(ids)))
+        return read(ids, lengths, readouts, seen)
+
+    monkeypatch.setattr(encoder, "read", watched)
+    budget = 2 * (longest + 10)
+    for _ in encoder.run(inputs, batch_tokens=budget):
+        pass
+    rows = mixed_rows(module, {0, 1, 2})
+    forward = forwarding.Forward(encoder, module._material, chunk_notes=None, batch_tokens=budget)
+    with torch.no_grad():
+        forward(rows)
+    assert sum(notes for _, notes in taken) == len(inputs) + len(rows)
+    assert all(cost <= budget for cost, _ in taken)
+    assert max(notes for _, notes in taken) > 1
+
+
 # What is decided
 
 
@@ -230,6 +297,22 @@ def test_what_is_left_open_is_decided(given: dict[str, Any], frozen: bool, kind:
         ({"encoder": "x", "micl": True, "tokens": 0}, False, "causal", "found tokens=0"),
         ({"encoder": "x", "micl": True}, True, "causal", "found tokens=0"),
         ({"encoder": "x", "tokens": 0, "fusion": "none"}, False, "causal", "leaves the images out"),
+        (
+            {"encoder": "x", "tokens": 0, "connector": "mlp"},
+            False,
+            "causal",
+            r"vision\.connector=mlp needs visual tokens",
+        ),
+        ({"encoder": "x", "connector_layers": 3}, True, "causal", r"vision\.connector_layers=3 needs visual tokens"),
+        ({"encoder": "x", "tokens": 0, "grid": 4}, False, "causal", r"vision\.grid=4 needs visual tokens"),
+        ({"encoder": "x", "visual_weight": 1.0}, True, "causal", r"vision\.visual_weight=1\.0 needs an image word"),
+        ({"encoder": "x", "visual_weight": 1.0}, False, "encoder", r"vision\.visual_weight=1\.0 needs an image word"),
+        (
+            {"encoder": "x", "connector": "mlp", "connector_layers": 3},
+            False,
+            "causal",
+            r"needs vision\.connector=qformer",
+        ),
         ({"encoder": "x", "augment": True}, False, "causal", r"vision\.augment needs vision\.train"),
         ({"encoder": "tiny", "train": False, "augment": True}, False, "causal", r"needs vision\.train"),
     ],
@@ -297,7 +380,21 @@ def test_an_eye_that_stands_still_is_neither_moved_nor_kept_in_checkpoints(
     of_tower = {id(p) for p in moving.encoder.sight.tower.parameters() if p.requires_grad}  # type: ignore[union-attr]
     (group,) = [g for g in groups if of_tower & {id(p) for p in g["params"]}]
     assert {id(p) for p in group["params"]} == of_tower
-    assert group["initial_lr"] == moving._plan.backbone_lr  # pretrained weights move slowly
+    assert group["initial_lr"] == 5e-5  # pretrained weights move slowly
+
+
+def test_a_pretrained_eye_keeps_its_own_rate_beside_adapters_or_a_rate_that_was_given(
+    seen: Path, backbone_folder: Folder, eye_folder: Path
+) -> None:
+    vision = {"encoder": str(eye_folder), "image_px": None, "train": True}
+    for way, given, expected in (("lora", None, 3e-4), ("lora", 1e-3, 1e-3), ("full", 2e-4, 2e-4)):
+        config = changed(vision=vision, backbone=str(backbone_folder("llama")), way=way, backbone_lr=given)
+        module, _ = module_of(seen, config)
+        groups = module.configure_optimizers()["optimizer"].param_groups
+        rate = {id(p): group["initial_lr"] for group in groups for p in group["params"]}
+        assert module.encoder.sight is not None
+        assert {rate[id(p)] for p in module.encoder.sight.tower.parameters() if p.requires_grad} == {5e-5}
+        assert {rate[id(p)] for p in module.encoder.model.parameters() if p.requires_grad} == {expected}
 
 
 # The loss of the image word

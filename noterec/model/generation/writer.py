@@ -168,7 +168,8 @@ class Writer:
         was_training = encoder.training
         encoder.eval()
         try:
-            for batch in plan([len(prompt) + self._room for prompt in prompts], self._config.batch_tokens):
+            costs = encoder.costs([len(prompt) + self._room for prompt in prompts], pictures)
+            for batch in plan(costs, self._config.batch_tokens):
                 with torch.autocast(encoder.device.type, torch.bfloat16, enabled=self._config.precision == "bf16"):
                     seen = None if pictures is None else pictures.seen(batch, encoder.device)
                     visual = None if seen is None or encoder.sight is None else encoder.sight(seen).tokens

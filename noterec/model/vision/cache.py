@@ -52,7 +52,8 @@ class FeatureCache:
             version: of the encoder; the name of its folder.
             shape: of one picture's features.
             dtype: of the features.
-            limit_bytes: bound of all versions' shards together, checked when a cache is opened and after each `add`.
+            limit_bytes: bound of all versions' shards together, kept to at `refresh` and after each `add`, where what other
+                processes have added since `refresh` isn't counted.
 
         Raises:
             InputError: the limit leaves no room.
@@ -71,22 +72,24 @@ class FeatureCache:
         self._shards: list[_Shard] = []
         self._places: dict[bytes, tuple[int, int]] = {}  # hash -> shard, row in it
         self._seen: set[str] = set()
+        self._total = 0  # bytes of all versions' shards, as far as seen
+        self._all_used = False  # beyond the bound, and nothing can be removed before `release`
         self._warned = False
         self._lock = threading.RLock()
         self._clean()
         self.refresh()
-        self._shrink()
 
     def __len__(self) -> int:
         """How many pictures are here, as far as seen (see `refresh`)."""
         return len(self._places)
 
     def refresh(self) -> None:
-        """See the shards that others have added since."""
+        """See the shards that others have added since, and keep to the bound."""
         with self._lock:
             for entry in _files(self.folder):
                 if entry.name.endswith(SUFFIX) and entry.name not in self._seen:
                     self._open(Path(entry.path))
+            self._shrink()
 
     def find(self, image_hash: str) -> tuple[int, int] | None:
         """Where the features of a picture are: a shard's number and a row of it, or None where they are to be computed.
@@ -131,8 +134,10 @@ class FeatureCache:
         path = self.folder / f"{uuid.uuid4().hex}{SUFFIX}"
         batch = _batch(keys, values, self._origin)
         try:
-            with storage.atomic_write(path) as file, pa.ipc.new_file(file, batch.schema) as writer:
-                writer.write_batch(batch)
+            with storage.atomic_write(path) as file:
+                with pa.ipc.new_file(file, batch.schema) as writer:
+                    writer.write_batch(batch)
+                size = file.tell()
         except InputError as error:
             raise InputError(f"{error}; free some space there, or set images.cache_gib=0 to keep no cache") from error
         with self._lock:
@@ -141,12 +146,16 @@ class FeatureCache:
                 raise InputError(f"{path}: can't be read back; check that disk, or set images.cache_gib=0")
             shard.verified[:] = True
             self._use(shard)
-            self._shrink()
+            self._total += size
+            # A running total: looking at every file after every shard would take ever longer.
+            if self._total > self.limit_bytes and not self._all_used:
+                self._shrink()
             return shard.number
 
     def release(self) -> None:
         """Nothing that was found so far is used any more: its shards may be removed to make room."""
         with self._lock:
+            self._all_used = False
             for shard in self._shards:
                 shard.used = False
 
@@ -189,7 +198,7 @@ class FeatureCache:
         mine = {shard.path: shard for shard in self._shards}
         for _, path, size in sorted(files):
             if total <= self.limit_bytes:
-                return
+                break
             shard = mine.get(path)
             if shard is not None and shard.used:
                 continue
@@ -199,7 +208,8 @@ class FeatureCache:
             if shard is not None:
                 self._forget(shard)
                 shard.values = np.empty((0, *self.shape), self.dtype)  # its disk space is free when nobody maps it
-        if total > self.limit_bytes and not self._warned:
+        self._total, self._all_used = total, total > self.limit_bytes
+        if self._all_used and not self._warned:
             self._warned = True
             logger.warning(
                 "%s: this run's pictures alone take %.2f GiB, more than the bound of %.2f GiB; nothing of them is removed while it "

@@ -3,9 +3,10 @@ computed, once, however many notes show it and however often training comes back
 
 from __future__ import annotations
 
-import array
 import contextlib
 import dataclasses
+import logging
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -14,19 +15,23 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import torch
 
+from noterec import storage
 from noterec.config import ImagesConfig
 from noterec.errors import ImageError, InputError
 from noterec.model.vision.cache import FeatureCache
+from noterec.model.vision.shelf import Shelf
 from noterec.model.vision.trying import NoteImages, Reader, Transformed, Trying, workers_of
-from noterec.notes.images.source import ImageSource
+from noterec.notes.images.source import DECODE_LIMITS, ImageSource
 from noterec.notes.images.workers import Workers, decode_all
 from noterec.progress import Bar
 
 if TYPE_CHECKING:
     from noterec.model.vision.tower import VisionTower
 
+logger = logging.getLogger(__name__)
+
 FEW_NOTES = 32
-PART_BYTES = 64 * 2**20  # of features that are put away together: a shard of the cache, or an array in memory
+MUCH_BYTES = 2**30  # of pixels in memory: what is worth a warning
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +71,8 @@ class Added:
 class Gallery:
     """Pictures by the hash of their bytes, as rows: features of a frozen encoder, or pixels for one that is trained.
 
-    Processes that decode stay from one `add` to the next, until `close`, or the end of a `with`.
+    Processes that decode stay from one `add` to the next, until `close`, or the end of a `with`. By then all that was computed is
+    on disk, where there is a cache; before, what fills a part of 64 MiB (see `Shelf`).
     """
 
     def __init__(
@@ -79,6 +85,7 @@ class Gallery:
         folder: Path | None = None,
         config: ImagesConfig,
         batch_images: int = 32,
+        workers_default: int | None = None,
     ) -> None:
         """Begin without pictures, but for what the cache on disk holds of this encoder.
 
@@ -92,31 +99,30 @@ class Gallery:
             batch_images: pictures that the encoder sees at a time. Matrix products may round a sum differently for another number
                 of rows, so a feature can differ in its last float16 bit from one that was computed in other company or on
                 another kind of device; the cache keeps the first.
+            workers_default: processes that decode where `config.workers` doesn't say; 0 for a caller that may be a script without
+                `if __name__ == "__main__":`; None = up to 8 beside a GPU, else 0.
         """
         self.tower, self.source, self.frozen, self.images = tower, source, frozen, images
         self.shape: tuple[int, ...] = tuple(tower.feature_shape if frozen else tower.pixel_shape)
         self.dtype = np.dtype(np.float16 if frozen else np.uint8)
         self._batch_images = batch_images
-        self._workers = Workers(workers_of(config, accelerator=next(tower.parameters()).device.type != "cpu"))
-        self._workers_chosen = config.workers is not None
-        self._cache: FeatureCache | None = None
+        accelerator = next(tower.parameters()).device.type != "cpu"
+        self._workers = Workers(workers_of(config, accelerator=accelerator, default=workers_default))
+        self._workers_unasked = config.workers is None
+        cache: FeatureCache | None = None
         if frozen and folder is not None and config.cache_gib > 0:
-            limit = max(1, int(config.cache_gib * 2**30))
-            self._cache = FeatureCache(folder, tower.version, self.shape, self.dtype, limit)
-        self._reader = Reader(source)
-        self._begin()
-
-    def _begin(self) -> None:
-        self._rows: dict[str, int] = {}  # hash -> row
-        self._names: list[str] = []  # row -> hash
+            # With the limits, so that what is in the cache never decides whether a picture is used.
+            limits = [float(getattr(source.limits, name)) for name in DECODE_LIMITS]
+            version = storage.value_hash([tower.version, limits])
+            cache = FeatureCache(folder, version, self.shape, self.dtype, max(1, int(config.cache_gib * 2**30)))
+        self._shelf = Shelf(self.shape, self.dtype, cache)
         self._rejects: dict[str, ImageError] = {}  # hash -> why it isn't usable
-        self._parts: list[np.ndarray] = []  # (n, *shape) each, in memory or mapped
-        self._part, self._place = array.array("i"), array.array("i")  # of a row: which part, and where in it
-        self._part_of_shard: dict[int, int] = {}
+        self._reader = Reader(source)
+        self._warned = False
 
     def __len__(self) -> int:
         """How many distinct pictures have a row."""
-        return len(self._part)
+        return len(self._shelf)
 
     def __enter__(self) -> Self:
         return self
@@ -125,23 +131,31 @@ class Gallery:
         self.close()
 
     def close(self) -> None:
-        """End the processes that decode; all rows stay, and `add` would start others."""
+        """End the processes that decode, and write to the cache what isn't yet; all rows stay, and `add` would start others.
+
+        Raises:
+            InputError: the cache's disk is full.
+        """
         self._workers.close()
+        self._shelf.write()
 
     def clear(self) -> None:
-        """Forget all rows, so that notes can be worked through part by part in bounded memory; the cache on disk stays."""
-        self._begin()
+        """Forget all rows, so that notes can be worked through part by part in bounded memory; the cache on disk stays.
+
+        Raises:
+            InputError: the cache's disk is full.
+        """
+        self._shelf.clear()
+        self._rejects = {}
         self._reader.forget()
-        if self._cache is not None:
-            self._cache.release()
 
     def add(self, notes: Sequence[NoteImages], bar: Bar | None = None) -> Added:
         """Take in the pictures of notes.
 
         Of each note the first `images` usable entries are taken: one that is rejected gives its place to the next, and is
         reported. A note that shows the same picture twice has it twice. Beside the rows, no more is in memory at a time than the
-        pictures in flight, three batches, and one part (64 MiB) that is not yet put away. With a cache, a call ends by writing a
-        shard, so many notes at a time make few, large ones.
+        pictures in flight, three batches, and, with a cache, the part (64 MiB) that is being filled. What other processes add to
+        the cache is seen when the gallery begins and after `clear`.
 
         Args:
             notes: entries of the images column of B notes, None for a note without.
@@ -153,22 +167,20 @@ class Gallery:
         """
         if self.frozen:
             self.tower.eval()
-        if self._cache is not None:
-            self._cache.refresh()
         before = len(self)
         trying = Trying(
-            notes, self._reader, images=self.images, rejects=self._rejects, known=self._known, bar=bar or Bar()
+            notes, self._reader, images=self.images, rejects=self._rejects, known=self._shelf.find, bar=bar or Bar()
         )
         try:
             # Starting processes takes as long as decoding a few dozen pictures: for less, only those that were asked for.
-            few = len(notes) < FEW_NOTES and not self._workers_chosen and not self._workers.running
+            few = len(notes) < FEW_NOTES and self._workers_unasked and not self._workers.running
             computed = self._decode(trying, 0 if few else self._workers)
         finally:
             self._reader.close()
         rows, rejects = [], []
         for note, tried in enumerate(trying.tried):
             errors = [found if isinstance(found, ImageError) else self._rejects.get(found) for found in tried]
-            usable = [self._rows[str(name)] for name, error in zip(tried, errors, strict=True) if error is None]
+            usable = [self._shelf.row(str(name)) for name, error in zip(tried, errors, strict=True) if error is None]
             rows.append(np.array(usable, np.int64))
             rejects += [
                 Rejected(note, image, error.reason, str(error))
@@ -189,61 +201,39 @@ class Gallery:
         Raises:
             IndexError: there is no such row.
         """
-        rows = np.asarray(rows, np.int64)
-        out = np.empty((len(rows), *self.shape), self.dtype)
-        if not len(rows):
-            return out
-        if rows.min() < 0 or rows.max() >= len(self):
-            raise IndexError(f"rows from {rows.min()} to {rows.max()}; expected 0 to {len(self) - 1}")
-        part = np.frombuffer(self._part, np.int32)[rows]  # (n,)
-        place = np.frombuffer(self._place, np.int32)[rows]  # (n,)
-        order = np.argsort(part, kind="stable")
-        for group in np.split(order, np.flatnonzero(np.diff(part[order])) + 1):  # each of one part
-            out[group] = self._parts[part[group[0]]][place[group]]
-        return out
+        return self._shelf.take(rows)
 
     def hashes(self, rows: np.ndarray) -> list[str]:
         """What tells pictures from each other, by row: (n,) int64 to n hashes of their bytes."""
-        return [self._names[row] for row in rows]
-
-    def _known(self, name: str) -> bool:
-        """Whether a picture has a row, or gets one now from the cache."""
-        if name in self._rows:
-            return True
-        found = None if self._cache is None else self._cache.find(name)
-        if found is None or self._cache is None:
-            return False
-        shard, place = found
-        if shard not in self._part_of_shard:
-            self._part_of_shard[shard] = len(self._parts)
-            self._parts.append(self._cache.values(shard))
-        self._new_row(name, self._part_of_shard[shard], place)
-        return True
-
-    def _new_row(self, name: str, part: int, place: int) -> None:
-        self._rows[name] = len(self._part)
-        self._names.append(name)
-        self._part.append(part)
-        self._place.append(place)
+        return self._shelf.names(rows)
 
     def _decode(self, trying: Trying, workers: Workers | int) -> int:
-        """Decode, compute and put away all that is new; how many that were."""
+        """Decode, compute and keep all that is new; how many that were."""
         source = ImageSource(limits=self.source.limits)  # workers are given bytes and read no path
         then = Transformed(self.tower.transform)
         computed = 0
-        names: list[str] = []
-        ready: list[np.ndarray] = []
         with contextlib.closing(decode_all(trying.entries(), source, workers=workers, then=then)) as results:
-            for some, values in self._computed(_batches(results, trying, self._batch_images)):
-                computed += len(some)
-                names += some
-                ready.append(values)
-                if sum(part.nbytes for part in ready) >= PART_BYTES:
-                    self._put_away(names, ready, trying)
-                    names, ready = [], []
-        if ready:
-            self._put_away(names, ready, trying)
+            for names, values in self._computed(_batches(results, trying, self._batch_images)):
+                self._shelf.put(names, values)
+                trying.done(names)
+                computed += len(names)
+                self._mind_memory()
         return computed
+
+    def _mind_memory(self) -> None:
+        """Say once that pixels take much memory."""
+        each = math.prod(self.shape)  # bytes
+        if self.frozen or self._warned or len(self) * each <= MUCH_BYTES:
+            return
+        self._warned = True
+        logger.warning(
+            "the pixels of %d pictures take %.1f GiB of memory, %d KiB each, and those of all others are kept beside them: a "
+            "vision encoder that is trained sees them again and again. Where that is too much, give a smaller vision.image_px or "
+            "fewer notes; or vision.train=false, which keeps features, on disk",
+            len(self),
+            len(self) * each / 2**30,
+            each // 2**10,
+        )
 
     def _computed(self, batches: Iterator[tuple[list[str], np.ndarray]]) -> Iterator[tuple[list[str], np.ndarray]]:
         """Names of I pictures and what is kept of them, (I, *shape), from names and pixels.
@@ -276,19 +266,6 @@ class Gallery:
                 "are not finite numbers within float16's range (65,504); check the vision encoder's weights, or take another"
             )
         return np.asarray(features.cpu())
-
-    def _put_away(self, names: list[str], ready: list[np.ndarray], trying: Trying) -> None:
-        values = np.concatenate(ready)
-        part = len(self._parts)
-        if self._cache is None:
-            self._parts.append(values)
-        else:
-            shard = self._cache.add(names, values)
-            self._part_of_shard[shard] = part
-            self._parts.append(self._cache.values(shard))
-        for place, name in enumerate(names):
-            self._new_row(name, part, place)
-        trying.done(names)
 
 
 def _batches(

@@ -12,7 +12,7 @@ from noterec import storage
 from noterec.config import VisionConfig
 from noterec.errors import ArtefactError
 from noterec.model.backbone import Backbone, weights_hash
-from noterec.model.prompts import Slots
+from noterec.model.image_prompt import Slots
 from noterec.model.vision.connector import Connector
 from noterec.model.vision.fusion import Gate
 from noterec.model.vision.tiny import tiny_tower

@@ -6,12 +6,10 @@ DINOv3, ViT) or the places of a feature map (ConvNeXt, EfficientNet), and what s
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import logging
-import math
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,24 +17,24 @@ from torch.nn import functional as F
 
 from noterec import storage
 from noterec.errors import ArtefactError, ConfigError, DependencyError, InputError
-from noterec.model.backbone import _quiet as quiet
-from noterec.model.backbone import resolve, weights_hash
+from noterec.model.backbone import quiet, resolve, weights_hash
+from noterec.model.vision.layout import Layout, layout_of
 from noterec.model.vision.transform import Transform, load_transform
 
 logger = logging.getLogger(__name__)
 
 # What a model takes beside pixels that are cut into patches already.
 _PATCHED = {"pixel_attention_mask", "spatial_shapes"}
-
-
-@dataclasses.dataclass(frozen=True)
-class _Layout:
-    """How a model's output is read."""
-
-    rows: int
-    columns: int
-    before: int  # tokens that are no patches
-    summary: Literal["pooled", "first", "mean"]
+# Of its configuration: where it came from and how it is held, which doesn't change what it makes of a picture.
+_VOLATILE = {
+    "name_or_path",
+    "_name_or_path",
+    "_commit_hash",
+    "transformers_version",
+    "architectures",
+    "dtype",
+    "torch_dtype",
+}
 
 
 class VisionTower(nn.Module):
@@ -52,7 +50,6 @@ class VisionTower(nn.Module):
         name: what it was loaded from, a folder in full or a hub id; or `tiny`.
         transform: from an RGB picture to (3, h, w) uint8; picklable.
         grid: patch states are averaged to a grid of this side; 0 = none is given; None = as they are.
-        hidden_size: V, the length of a state.
 
     Differs from arXiv:2405.16789: the paper has one encoder (CLIP) and doesn't say on which side of its last layer norm the CLS
     state is taken.
@@ -80,12 +77,17 @@ class VisionTower(nn.Module):
         own = tuple(size) if isinstance(size, list | tuple) else (size, size)
         # Positions were learned for one size; elsewhere they are interpolated, where the model can.
         self._interpolate = size is not None and own != self.pixel_shape[1:] and "interpolate_pos_encoding" in given
-        self._layout, self.hidden_size = self._look()
+        self._layout = self._look()
         if grid is not None and grid > min(self._layout.rows, self._layout.columns):
             raise ConfigError(
                 f"grid={grid}: the model has {self._layout.rows} x {self._layout.columns} patches of a picture of "
                 f"{self.pixel_shape[1]} x {self.pixel_shape[2]} px; expected no more"
             )
+
+    @property
+    def hidden_size(self) -> int:
+        """V, the length of a state."""
+        return self._layout.hidden_size
 
     @property
     def pixel_shape(self) -> tuple[int, int, int]:
@@ -99,11 +101,17 @@ class VisionTower(nn.Module):
         return 1 + (layout.rows * layout.columns if self.grid is None else self.grid**2), self.hidden_size
 
     @property
+    def tokens(self) -> int:
+        """Tokens of a picture inside the model: its patches, and what stands before them."""
+        return self._layout.rows * self._layout.columns + self._layout.before
+
+    @property
     def version(self) -> str:
-        """A hash of all that features depend on: weights, transform, grid."""
+        """A hash of all that features depend on: the model's weights and configuration, transform, grid."""
         if self._hash is None:
             weights = weights_hash(self.model.state_dict())
-            self._hash = storage.value_hash([weights, self.transform.signature, self.grid])
+            config = _lasting(cast("Any", self.model.config).to_diff_dict())
+            self._hash = storage.value_hash([weights, config, self.transform.signature, self.grid])
         return self._hash
 
     def weights_changed(self) -> None:
@@ -160,8 +168,8 @@ class VisionTower(nn.Module):
         }
 
     @torch.no_grad()
-    def _look(self) -> tuple[_Layout, int]:
-        """Run the model on a grey picture: how its output is read, and V."""
+    def _look(self) -> Layout:
+        """Run the model on a grey picture, to see how its output is read."""
         height, width = self.pixel_shape[1:]
         device = next(self.model.parameters()).device
         self.to(device).eval()
@@ -172,35 +180,13 @@ class VisionTower(nn.Module):
                 f"image_px={height}: {self.name} does not take pictures of {height} x {width} px ({str(error).splitlines()[0]}); "
                 "leave vision.image_px out, or give a model whose positions can be interpolated"
             ) from error
-        states = getattr(output, "last_hidden_state", None)
-        if not isinstance(states, Tensor) or states.ndim not in (3, 4):
-            raise InputError(
-                f"{self.name}: gives no last_hidden_state of patches, (images, tokens, size) or (images, size, height, width)"
-            )
-        pooled = getattr(output, "pooler_output", None)
-        hidden_size = states.shape[1] if states.ndim == 4 else states.shape[2]
-        if states.ndim == 4:
-            rows, columns, before = states.shape[2], states.shape[3], 0
-        else:
-            rows, columns, before = _patches(states.shape[1], height, width, self.model.config, self.name)
-        if isinstance(pooled, Tensor) and pooled.numel() == hidden_size:
-            return _Layout(rows, columns, before, "pooled"), hidden_size
-        return _Layout(rows, columns, before, "first" if before else "mean"), hidden_size
+        return layout_of(output, (height, width), self.model.config, self.name)
 
 
-def _patches(tokens: int, height: int, width: int, config: Any, name: str) -> tuple[int, int, int]:
-    """Rows and columns of patches, and how many tokens stand before them."""
-    patch = getattr(config, "patch_size", None)
-    if patch is not None:
-        down, across = patch if isinstance(patch, list | tuple) else (patch, patch)
-        rows, columns = height // down, width // across
-        if 0 <= tokens - rows * columns <= 16:  # CLS and registers
-            return rows, columns, tokens - rows * columns
-    for before in (0, 1):  # several strides, or none that is told: a square is a square
-        side = math.isqrt(tokens - before)
-        if side * side == tokens - before and height == width:
-            return side, side, before
-    raise InputError(f"{name}: can't tell which of its {tokens} tokens are patches of {height} x {width} px")
+def _lasting(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without what is volatile, in its halves neither."""
+    kept = {str(key): value for key, value in config.items() if key not in _VOLATILE}
+    return {key: _lasting(value) if isinstance(value, dict) else value for key, value in kept.items()}
 
 
 def load_tower(

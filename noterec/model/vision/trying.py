@@ -37,11 +37,19 @@ class Transformed:
         return self.transform(image)
 
 
-def workers_of(config: ImagesConfig, accelerator: bool) -> int:
-    """Processes that decode: as configured, or up to 8 beside an accelerator and none where the encoder needs the cores."""
-    if config.workers is not None:
-        return config.workers
-    return min(MOST_WORKERS, os.cpu_count() or 1) if accelerator else 0
+def workers_of(config: ImagesConfig, *, accelerator: bool, default: int | None = None) -> int:
+    """Processes that decode: as configured; or as the caller has it; or up to 8 beside an accelerator and none where the encoder
+    needs the cores."""
+    chosen = default if config.workers is None else config.workers
+    if chosen is not None:
+        return chosen
+    return min(MOST_WORKERS, _cores()) if accelerator else 0
+
+
+def _cores() -> int:
+    """Cores that are this process's: those that it may use, shared with the other processes of its run."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("WORLD_SIZE") or 1))
 
 
 class Reader:

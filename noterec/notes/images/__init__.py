@@ -13,7 +13,7 @@ these reasons:
     no-root           a path, and no folder was given below which files may be read
     outside-root      the path leads out of that folder
     bad-path          the path can't be a file's name
-    not-found         there is no such file
+    not-found         there is no such file, or the server answers 404 or 410
     not-a-file        a folder, pipe, socket or device
     unreadable        the system refuses to read the file
     too-many-bytes    larger than `max_bytes`

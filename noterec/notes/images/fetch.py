@@ -27,6 +27,7 @@ REDIRECTS = 3
 CHUNK_BYTES = 64 * 1024
 _PORTS = {80, 443}
 _REDIRECTS = (301, 302, 303, 307, 308)
+_GONE = (404, 410)  # of the server's answers those that asking again won't change
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")  # without NAT64, IPv4-mapped, local and multicast addresses
 _NOT_PUBLIC = (
     ipaddress.IPv6Network("2001::/23"),  # Teredo and other protocols of the net itself
@@ -44,7 +45,7 @@ def fetch(url: str, limits: ImagesConfig) -> bytes:
         limits: `max_bytes` and `fetch_seconds`; the time is that of all of it, names and redirects included.
 
     Raises:
-        ImageError: url, private-address, fetch-failed, too-many-bytes, timeout (see `noterec.notes.images`).
+        ImageError: url, private-address, not-found, fetch-failed, too-many-bytes, timeout (see `noterec.notes.images`).
     """
     deadline = time.monotonic() + limits.fetch_seconds
     shown = repr(url if len(url) <= 200 else url[:200] + "...")
@@ -98,9 +99,8 @@ def _get(url: str, shown: str, max_bytes: int, deadline: float) -> bytes | str:
             if response.status in _REDIRECTS and place:
                 return place
             if response.status != 200:
-                raise ImageError(
-                    "fetch-failed", f"{shown}: the server answered {response.status} {response.reason[:80]}"
-                )
+                reason = "not-found" if response.status in _GONE else "fetch-failed"
+                raise ImageError(reason, f"{shown}: the server answered {response.status} {response.reason[:80]}")
             return _body(response, shown, max_bytes)
     finally:
         wire.hang_up()

@@ -7,6 +7,7 @@ absolute or through links, and only regular files are opened. URLs are fetched o
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import os
 import re
@@ -22,6 +23,9 @@ from noterec.notes.images.decode import check_bytes
 
 Entry = Mapping[str, Any] | None  # {"bytes", "path"}, as the images column holds it
 
+# What decides whether bytes become a picture, and whether there are bytes at all: fields of ImagesConfig.
+DECODE_LIMITS = ("max_pixels", "min_side_px", "max_aspect_ratio")
+_LIMITS = (*DECODE_LIMITS, "max_bytes")
 _HTTP = re.compile(r"https?:/", re.IGNORECASE)
 
 
@@ -73,26 +77,44 @@ class ImageSource:
         return str(path) if path and self.limits.fetch and _HTTP.match(str(path)) else None
 
     def stamp(self, entry: Entry) -> bytes:
-        """What tells an entry's picture from another, without decoding: 16 bytes that change when the picture does.
+        """What an entry's picture is known by from one run to the next, without decoding: 16 bytes.
 
-        They depend on the entry's bytes; or on a file's path, size and time of change; or, where it would be fetched, on the URL
-        alone; or on the reason why it can't be reached. No entry is so bad that this raises.
+        Of bytes it is their hash. Of a file it is that of the path as the entry gives it, of its size and its time of change, so
+        another content of the same size and time isn't noticed. Of a URL that would be fetched it is that of the URL alone,
+        whatever stands there by now. Of what can't be reached it is that of the reason. Limits that decide whether a picture can be
+        used belong to it where they aren't the usual ones: under others, it may be another one that a note shows. No entry is so
+        bad that this raises.
         """
         data = entry.get("bytes") if entry else None
         if data is not None:
-            return _stamp(b"bytes", data)
+            return self._stamp(b"bytes", data)
         path = entry.get("path") if entry else None
         if not path:
-            return _stamp(b"refused", b"nothing")
+            return self._stamp(b"refused", b"nothing")
         name = str(path).encode("utf-8", "surrogatepass")
         if self.url(entry) is not None:
-            return _stamp(b"url", name)
+            return self._stamp(b"url", name)
         try:
             with self._open(str(path)) as file:
                 found = os.fstat(file.fileno())
         except ImageError as error:
-            return _stamp(b"refused", error.reason.encode())
-        return _stamp(b"file", b"%s\0%d\0%d" % (name, found.st_size, found.st_mtime_ns))
+            return self._stamp(b"refused", error.reason.encode())
+        return self._stamp(b"file", b"%s\0%d\0%d" % (name, found.st_size, found.st_mtime_ns))
+
+    def _stamp(self, kind: bytes, value: bytes) -> bytes:
+        # `person` keeps the kinds apart, `salt` the limits.
+        return hashlib.blake2b(value, digest_size=16, person=kind, salt=self._unusual).digest()
+
+    @functools.cached_property
+    def _unusual(self) -> bytes:
+        """Limits that aren't the usual ones, as 16 bytes; none where all are."""
+        usual = ImagesConfig()
+        others = {
+            name: float(getattr(self.limits, name))
+            for name in _LIMITS
+            if getattr(self.limits, name) != getattr(usual, name)
+        }
+        return storage.value_hash(others).encode() if others else b""
 
     def _read_file(self, path: str) -> bytes:
         if self.limits.fetch and _HTTP.match(path):
@@ -132,10 +154,6 @@ class ImageSource:
 
 def _shown(path: str) -> str:
     return repr(path if len(path) <= 200 else path[:200] + "...")
-
-
-def _stamp(kind: bytes, value: bytes) -> bytes:
-    return hashlib.blake2b(value, digest_size=16, person=kind).digest()  # `person` keeps the kinds apart
 
 
 def _open_below(root: Path, path: str, shown: str) -> int:

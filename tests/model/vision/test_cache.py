@@ -210,6 +210,27 @@ def test_a_run_larger_than_the_bound_keeps_its_own_and_says_so_once(
     assert len(_shards(tmp_path)) == 2 and _found(cache, 5) is not None
 
 
+def test_files_are_looked_at_when_the_bound_is_reached_not_after_every_shard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _add(_cache(tmp_path, "other"), 9)
+    size = _shards(tmp_path)[0].stat().st_size
+    looks: list[int] = []
+    shrink = FeatureCache._shrink
+    monkeypatch.setattr(FeatureCache, "_shrink", lambda self: looks.append(len(_shards(tmp_path))) or shrink(self))
+    cache = _cache(tmp_path, limit=4 * size)
+    for number in range(8):
+        _add(cache, number)
+    # When it is opened; when there is one too many, the other's; when all that is there is this run's; and never again.
+    assert looks == [1, 5, 5] and len(_shards(tmp_path)) == 8
+    cache.release()
+    _add(cache, 8)
+    assert looks == [1, 5, 5, 9] and len(_shards(tmp_path)) == 4
+    _add(_cache(tmp_path, "other"), 9)
+    cache.refresh()  # here others' are counted
+    assert len(_shards(tmp_path)) == 4
+
+
 def test_removal_by_another_process_is_harmless(tmp_path: Path) -> None:
     shape = (64, 1024)  # more than a page
     cache = _cache(tmp_path, shape=shape)

@@ -17,8 +17,8 @@ from PIL import Image
 
 from noterec.config import ImagesConfig
 from noterec.errors import ImageError, InputError
+from noterec.model.vision import cache, shelf, trying
 from noterec.model.vision import gallery as module
-from noterec.model.vision import trying
 from noterec.model.vision.gallery import Added, Gallery
 from noterec.notes.images import workers
 from noterec.notes.images.source import ImageSource
@@ -106,7 +106,7 @@ def test_one_bad_picture_on_many_notes_is_decoded_once(decoded: list[bytes]) -> 
 
 
 def test_parts_are_put_away_as_they_fill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PART_BYTES", 4 * 5 * 6 * 2)  # of four pictures
+    monkeypatch.setattr(shelf, "PART_BYTES", 4 * 5 * 6 * 2)  # of four pictures
     tower = FakeTower()
     pictures = [png(number) for number in range(11)]
     kept = [_gallery(tower, batch_images=2, folder=folder) for folder in (None, tmp_path)]
@@ -115,8 +115,73 @@ def test_parts_are_put_away_as_they_fill(tmp_path: Path, monkeypatch: pytest.Mon
         assert _rows(added) == [[row] for row in range(11)]
         order = np.random.default_rng(0).integers(0, 11, 50)
         expected = np.stack([features_of(tower, pictures[row]) for row in order])
+        np.testing.assert_array_equal(gallery.take(order), expected)  # of the last part too, which isn't full
+        gallery.close()
         np.testing.assert_array_equal(gallery.take(order), expected)
+        gallery.close()
     assert len(list(tmp_path.glob("*/*.arrow"))) == 3
+
+
+def test_however_few_come_at_a_time_shards_are_large_and_the_folder_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shelf, "PART_BYTES", 8 * 5 * 6 * 2)  # of eight pictures
+    tower = FakeTower()
+    with _gallery(tower, folder=tmp_path) as gallery:
+        with monkeypatch.context() as patch:
+            patch.setattr(cache, "_files", lambda _: pytest.fail("the folder was read"))
+            rows = np.concatenate([gallery.add([[entry(png(number))]]).rows[0] for number in range(20)])
+        assert rows.tolist() == list(range(20)) and len(list(tmp_path.glob("*/*.arrow"))) == 2
+        # Killed here, a run leaves what filled its parts.
+        killed = _gallery(tower, folder=tmp_path)
+        assert killed.add([[entry(png(number))] for number in range(20)]).cached == 16
+    assert len(list(tmp_path.glob("*/*.arrow"))) == 3
+    np.testing.assert_array_equal(gallery.take(rows), np.stack([features_of(tower, png(n)) for n in range(20)]))
+    gallery.add([[entry(png(20))]])
+    gallery.clear()
+    assert len(list(tmp_path.glob("*/*.arrow"))) == 4
+    assert _gallery(tower, folder=tmp_path).add([[entry(png(number))] for number in range(21)]).cached == 21
+
+
+def test_a_disk_that_fills_up_costs_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shelf, "PART_BYTES", 4 * 5 * 6 * 2)
+    tower = FakeTower()
+    gallery = _gallery(tower, folder=tmp_path, batch_images=1)
+    notes = [[entry(png(number))] for number in range(6)]
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        for _ in range(2):
+            with pytest.raises(InputError, match="No space left"):
+                gallery.add(notes)
+            assert len(gallery) == 4
+        with pytest.raises(InputError, match="No space left"):
+            gallery.close()
+    added = gallery.add(notes)
+    gallery.close()
+    assert _rows(added) == [[row] for row in range(6)] and len(list(tmp_path.glob("*/*.arrow"))) == 2
+    np.testing.assert_array_equal(gallery.take(np.arange(6)), [features_of(tower, png(n)) for n in range(6)])
+
+
+def test_much_memory_is_said_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    each = 3 * SIDE * SIDE
+    monkeypatch.setattr(module, "MUCH_BYTES", 4 * each)
+    notes = [[entry(png(number))] for number in range(9)]
+    moving, frozen = _gallery(frozen=False, batch_images=1), _gallery()
+    with caplog.at_level(logging.WARNING):
+        frozen.add(notes)
+        moving.add(notes[:4])
+        assert not caplog.records
+        moving.add(notes[4:])
+        moving.add([[entry(png(10))]])
+    (record,) = caplog.records
+    assert record.args is not None and not isinstance(record.args, dict)
+    assert record.args[:2] == (5, 5 * each / 2**30)
+    for way in ("GiB of memory", "smaller vision.image_px", "fewer notes", "vision.train=false"):
+        assert way in record.message
 
 
 def test_autocast_of_the_caller_changes_nothing() -> None:
@@ -213,7 +278,7 @@ def test_an_error_leaves_the_workers_to_the_next_add() -> None:
 
 
 def test_for_a_few_notes_no_process_is_started_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "workers_of", lambda config, accelerator: 1)
+    monkeypatch.setattr(module, "workers_of", lambda *_, **__: 1)
     with _gallery(config=ImagesConfig()) as gallery:
         gallery.add([[entry(png(number))] for number in range(module.FEW_NOTES - 1)])
         assert _children() == set()
@@ -294,7 +359,40 @@ def test_the_bar_counts_notes() -> None:
 def test_workers_by_default() -> None:
     assert trying.workers_of(ImagesConfig(), accelerator=False) == 0
     assert 1 <= trying.workers_of(ImagesConfig(), accelerator=True) <= 8
-    assert trying.workers_of(ImagesConfig(workers=3), accelerator=False) == 3
+    assert trying.workers_of(ImagesConfig(), accelerator=True, default=0) == 0
+    assert trying.workers_of(ImagesConfig(workers=3), accelerator=False, default=0) == 3
+
+
+@pytest.mark.parametrize(
+    ("cores", "processes", "expected"), [(6, None, 6), (6, "", 6), (6, "2", 3), (7, "4", 1), (2, "8", 1), (64, "2", 8)]
+)
+def test_workers_share_the_cores_that_this_process_may_use(
+    cores: int, processes: str | None, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 96)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    if processes is not None:
+        monkeypatch.setenv("WORLD_SIZE", processes)
+    assert trying.workers_of(ImagesConfig(), accelerator=True) == expected
+
+
+def test_workers_where_a_system_knows_no_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("os.sched_getaffinity", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 5)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert trying.workers_of(ImagesConfig(), accelerator=True) == 5
+
+
+def test_beside_an_accelerator_a_caller_may_want_no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trying, "_cores", lambda: 4)
+    tower = FakeTower().to("meta")  # no CPU
+    counts = [
+        _gallery(tower, config=config, workers_default=default)._workers.count
+        for config in (ImagesConfig(), ImagesConfig(workers=2))
+        for default in (None, 0)
+    ]
+    assert counts == [4, 0, 2, 2]
 
 
 # ---- what strangers put there
@@ -367,7 +465,8 @@ def test_a_cache_gives_the_same_bits(tmp_path: Path, decoded: list[bytes]) -> No
     notes = [[entry(png(number))] for number in range(5)]
     plain, first = _gallery(), _gallery(folder=tmp_path)
     expected = plain.take(np.concatenate(plain.add(notes).rows))
-    np.testing.assert_array_equal(first.take(np.concatenate(first.add(notes).rows)), expected)
+    with first:
+        np.testing.assert_array_equal(first.take(np.concatenate(first.add(notes).rows)), expected)
     decoded.clear()
     tower = FakeTower()
     again = _gallery(tower, folder=tmp_path)
@@ -378,22 +477,61 @@ def test_a_cache_gives_the_same_bits(tmp_path: Path, decoded: list[bytes]) -> No
 
 def test_another_vision_model_does_not_use_it(tmp_path: Path) -> None:
     notes = [[entry(png(1))]]
-    _gallery(FakeTower(0), folder=tmp_path).add(notes)
+    with _gallery(FakeTower(0), folder=tmp_path) as first:
+        first.add(notes)
     other = FakeTower(1)
     gallery = _gallery(other, folder=tmp_path)
     assert gallery.add(notes).computed == 1
     np.testing.assert_array_equal(gallery.take(np.array([0]))[0], features_of(other, png(1)))
 
 
-def test_what_another_process_adds_is_seen(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("limits", "size", "reason"),
+    [
+        ({"max_pixels": 119}, (12, 10), "too-many-pixels"),
+        ({"min_side_px": 11}, (12, 10), "too-small"),
+        ({"max_aspect_ratio": 1.1}, (12, 10), "too-narrow"),
+        ({"max_bytes": 100}, (12, 10), "too-many-bytes"),
+        ({}, (12, 10), None),
+    ],
+)
+def test_limits_hold_for_pictures_in_the_cache_too(
+    limits: dict[str, Any], size: tuple[int, int], reason: str | None, tmp_path: Path
+) -> None:
+    notes = [[entry(png(1, size)), entry(png(2, (12, 12)))]]
+    with _gallery(folder=tmp_path, images=2) as gallery:
+        gallery.add(notes)
+    config = ImagesConfig(**limits)
+    warm, cold = (
+        _gallery(folder=folder, images=2, config=config, source=ImageSource(limits=config)).add(notes)
+        for folder in (tmp_path, None)
+    )
+    assert _rejects(warm) == _rejects(cold)
+    assert [reject.reason for reject in warm.rejects if reject.image == 0] == ([] if reason is None else [reason])
+
+
+def test_limits_said_or_left_out_are_the_same_cache(tmp_path: Path) -> None:
+    with _gallery(folder=tmp_path) as gallery:
+        gallery.add([[entry(png(1))]])
+    said = ImagesConfig(
+        max_aspect_ratio=200.0, max_pixels=50_000_000, min_side_px=1, max_bytes=10_000, fetch=True, workers=0
+    )
+    same = _gallery(folder=tmp_path, config=said, source=ImageSource(limits=said))
+    assert same.add([[entry(png(1))]]).cached == 1
+
+
+def test_what_another_process_adds_is_seen_after_clear(tmp_path: Path) -> None:
     mine, other = _gallery(folder=tmp_path), _gallery(folder=tmp_path)
-    other.add([[entry(png(1))]])
+    with other:
+        other.add([[entry(png(1))]])
+    mine.clear()
     assert mine.add([[entry(png(1))]]).cached == 1
 
 
 def test_a_damaged_cache_is_computed_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tower = FakeTower()
-    _gallery(tower, folder=tmp_path).add([[entry(png(1))]])
+    with _gallery(tower, folder=tmp_path) as first:
+        first.add([[entry(png(1))]])
     (path,) = tmp_path.glob("*/*.arrow")
     data = path.read_bytes()
     path.unlink()

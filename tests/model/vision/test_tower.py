@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -179,6 +180,34 @@ def test_the_version_knows_weights_transform_and_grid(folder: Folder) -> None:
     assert tower.version == before  # not computed at every look
     tower.weights_changed()
     assert tower.version != before
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_saving_keeps_the_version(folder: Folder, kind: str, tmp_path: Path) -> None:
+    tower = load_tower(str(folder(kind)))
+    save_tower(tower, tmp_path)
+    assert load_tower(str(tmp_path)).version == tower.version
+
+
+def test_the_version_knows_the_models_configuration(folder: Folder, tmp_path: Path) -> None:
+    """Where weights are the same, an activation or a norm's epsilon makes other features."""
+    source = folder("clip-whole")
+    versions = [load_tower(str(source)).version]
+    changes: list[dict[str, Any]] = [{"hidden_act": "relu"}, {"layer_norm_eps": 1e-3}]
+    volatile = {
+        "transformers_version": "4.0.0",
+        "architectures": ["Other"],
+        "torch_dtype": "float16",
+        "dtype": "float16",
+    }
+    for number, change in enumerate([*changes, volatile]):
+        place = tmp_path / str(number)
+        shutil.copytree(source, place)
+        config = json.loads((source / "config.json").read_text())
+        config["vision_config"] |= change
+        (place / "config.json").write_text(json.dumps(config | (volatile if change is volatile else {})))
+        versions.append(load_tower(str(place)).version)
+    assert len(set(versions)) == 3 and versions[3] == versions[0]
 
 
 def test_the_state_dict_is_the_models(folder: Folder) -> None:
