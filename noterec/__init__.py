@@ -31,6 +31,7 @@ _HOME = {
     "SampleConfig": "config",
     "SplitConfig": "config",
     "TrainConfig": "config",
+    "VisionConfig": "config",
     "Dataset": "notes.dataset",
     "Note": "notes.note",
     "import_dataset": "notes.importing",
@@ -72,6 +73,7 @@ __all__ = [  # noqa: RUF022
     "SampleConfig",
     "SplitConfig",
     "TrainConfig",
+    "VisionConfig",
     "Dataset",
     "Note",
     "import_dataset",
@@ -107,6 +109,7 @@ if TYPE_CHECKING:
         SampleConfig,
         SplitConfig,
         TrainConfig,
+        VisionConfig,
     )
     from noterec.errors import (
         ArtefactError,

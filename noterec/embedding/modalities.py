@@ -70,7 +70,7 @@ def modalities(
         model: a folder of a model that was trained with images, or a loaded encoder.
         out: a folder for the tables both, text, image and shuffled, and modalities.json, written when all four are whole.
         config: as for `embed`; its view is set here.
-        cache: a folder of states and features that are read instead of computed, and added to, as for `embed`.
+        cache: the root of all caches, as for `embed`.
         image_root: the only folder below which pictures that the notes give by path are read.
 
     Returns:

@@ -116,7 +116,7 @@ def test_the_road(
 
 @pytest.mark.slow
 def test_the_demo(tmp_path: Path) -> None:
-    from noterec.config import TrainConfig
+    from noterec.config import TrainConfig, VisionConfig
     from noterec.errors import InputError
     from noterec.tour import demo
 
@@ -138,6 +138,12 @@ def test_the_demo(tmp_path: Path) -> None:
         as_json=True,
     )
     assert json.loads("\n".join(parsed))["seconds"]["train"] > 0
+    seen: list[str] = []
+    seeing = VisionConfig(encoder="tiny", image_px=32, tokens=4, connector_layers=1)
+    config = TrainConfig(steps=2, device="cpu", vision=seeing)
+    summary = demo(tmp_path / "demo", notes=240, users=150, config=config, write=seen.append)
+    assert summary.recall > 0 and "by text and picture" in "\n".join(seen)
+    assert any(line.startswith("Shuffling the images") for line in seen)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("mine")
     with pytest.raises(InputError, match="was not made by the demo"):
