@@ -41,6 +41,8 @@ class GenerateSummary:
     written: int  # new or changed, now answered
     unchanged: int  # in the output already
     rejected: int  # without text that the task's prompt shows; listed in OUT/rejects.parquet
+    pictures: int  # of the notes that were read now
+    pictures_rejected: int  # of them, unusable; listed there too
     empty: int  # answered with nothing usable
     fewer: int | None  # answered with fewer hashtags than asked for
     outside: int | None  # free categories that are not in the closed set: the paper's "illusory" ones
@@ -124,6 +126,8 @@ def generate(
             written=counts["written"],
             unchanged=increment.unchanged,
             rejected=len(increment.rejects),
+            pictures=intake.tried,
+            pictures_rejected=len(intake.unseen),
             empty=counts["empty"],
             fewer=counts["fewer"] if task == "hashtags" else None,
             outside=counts["outside"] if closed else None,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from noterec import storage
 from noterec.errors import InputError
 from noterec.model.head import Visual
 from noterec.model.inputs import Inputs
@@ -40,6 +41,13 @@ class Material:
     scores: np.ndarray
     contents: np.ndarray | None = None
     visual: Visual | None = None
+
+    @cached_property
+    def signature(self) -> int:
+        """Changes with the notes and the pictures that could be used."""
+        pictures = self.inputs.pictures
+        shown = [] if pictures is None else [[stamp.decode() for stamp in stamps] for stamps in pictures.stamps()]
+        return int(storage.value_hash([self.ids.tolist(), shown])[:15], 16)
 
     @cached_property
     def pictured(self) -> np.ndarray:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from noterec.config import TrainConfig
-from noterec.errors import DivergenceError
+from noterec.errors import DivergenceError, InputError
 from noterec.model.encoder import NoteEncoder
 from noterec.model.losses import contrastive_loss, graph_loss, joint_loss, matryoshka_loss, weighted_loss
 from noterec.model.negatives import log_q
@@ -20,7 +20,7 @@ from noterec.model.prompts import Request
 from noterec.model.tasks import Tasks
 from noterec.training.batches import Batches
 from noterec.training.forward import Forward
-from noterec.training.gather import gather_rows, global_mean
+from noterec.training.gather import from_first, gather_rows, global_mean
 from noterec.training.material import Material
 from noterec.training.mining import HardNegatives
 from noterec.training.plan import Plan
@@ -68,6 +68,19 @@ class ContrastiveModule(pl.LightningModule):
     def encoder(self) -> NoteEncoder:
         """The encoder that is being trained."""
         return self._held[0]
+
+    def on_train_start(self) -> None:
+        """See that all processes have the same notes and pictures: each has read, and perhaps fetched, them for itself.
+
+        Raises:
+            InputError: this one has others than the first.
+        """
+        own = np.array([self._material.signature])
+        if from_first(own.copy(), self.encoder.device)[0] != own[0]:
+            raise InputError(
+                f"process {self.global_rank} could use other notes or pictures than process 0, most often because one of them "
+                "could not fetch a picture in time; start again, or store the pictures' bytes in the notes"
+            )
 
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
         """The loss of one step; dropout is seeded by the step, so that a resumed run draws the same.

@@ -724,3 +724,20 @@ def test_notes_that_show_the_same_picture_are_no_negatives_of_each_others_image_
     data.inputs.pictures.rows[second] = data.inputs.pictures.rows[first]
     assert data.same_images(np.array([first]), np.array([second])).all()
     assert not data.same(np.array([first]), np.array([second])).any()
+
+
+def test_processes_that_could_use_other_pictures_do_not_train_together(
+    seen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, _ = module_of(seen, changed())
+    module.on_train_start()
+    monkeypatch.setattr("noterec.training.module.from_first", lambda table, device: table + 1)
+    with pytest.raises(InputError, match="other notes or pictures than process 0"):
+        module.on_train_start()
+    signature = module._material.signature
+    other, _ = module_of(seen, changed())
+    pictures = other._material.inputs.pictures
+    assert pictures is not None and other._material.signature == signature
+    del other._material.__dict__["signature"]
+    pictures.rows[int(np.flatnonzero(other._material.pictured)[0])] = np.zeros(0, dtype=np.int64)
+    assert other._material.signature != signature
