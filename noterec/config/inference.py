@@ -25,6 +25,12 @@ class EmbedConfig(Settings):
         "with another note's images; visual: the image word (vision.micl)",
     )
     images: ImagesConfig = ImagesConfig()
+    max_rejected: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="share of the notes with nothing to read, or of unusable pictures, above which it is an error",
+    )
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="of the backbone's matrix products; bf16 is faster where the device has it in hardware"
     )
@@ -52,6 +58,12 @@ class GenerateConfig(Settings):
     temperature: float = Field(0.7, gt=0)
     max_tokens: int = Field(48, ge=1, description="of an answer that is written freely")
     images: ImagesConfig = ImagesConfig()
+    max_rejected: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="share of the notes with nothing to read, or of unusable pictures, above which it is an error",
+    )
     batch_tokens: int = Field(8192, ge=64, description="tokens of a batch, padding included")
     shard_rows: int = Field(2000, ge=1, description="notes per output shard; the unit that a killed job loses")
     precision: Literal["fp32", "bf16"] = Field(

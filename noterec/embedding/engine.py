@@ -64,7 +64,7 @@ def embed(
         Counts and seconds.
 
     Raises:
-        InputError: no notes, or more than 5 % of them have nothing to read, or more than 5 % of the pictures can't be used.
+        InputError: no notes, or a larger share of them has nothing to read, or of the pictures can't be used, than `max_rejected`.
         ArtefactError: `out` holds vectors of another model version.
     """
     source = Dataset(dataset)
@@ -96,7 +96,7 @@ def embed(
         }
         folder = storage.ShardFolder(out, origin=origin)
         intake = intake_of(encoder, config.images, view=config.view, cache=cache, image_root=image_root)
-        increment = Increment("embed", "encode", source, folder, intake=intake)
+        increment = Increment("embed", "encode", source, folder, intake=intake, max_rejected=config.max_rejected)
         states = None
         if cache is not None and config.view in ("both", "text", "image"):
             states = StateCache(storage.local(cache) / "states", encoder, bf16=config.precision == "bf16")

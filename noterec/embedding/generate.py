@@ -26,7 +26,13 @@ from noterec.model.tasks import normal
 from noterec.model.templates import Task
 from noterec.notes.dataset import Dataset
 
-THROUGHPUT = {"batch_tokens", "shard_rows", "device", "images"}  # settings that leave the answers as they are
+THROUGHPUT = {
+    "batch_tokens",
+    "shard_rows",
+    "device",
+    "images",
+    "max_rejected",
+}  # settings that leave the answers as they are
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +86,7 @@ def generate(
         Counts and seconds.
 
     Raises:
-        InputError: the model can't write, there are no categories or no notes, or more than 5 % of the notes have no text.
+        InputError: the model can't write, there are no categories or no notes, or too many have nothing to read (`max_rejected`).
         ArtefactError: `out` holds answers of another model, task, closed set or way of decoding.
     """
     source = Dataset(dataset)
@@ -102,7 +108,7 @@ def generate(
             intake = Intake(has_text=writer.readable)
         else:
             intake = intake_of(encoder, config.images, has_text=writer.readable, image_root=image_root)
-        increment = Increment("generate", "read", source, folder, intake=intake)
+        increment = Increment("generate", "read", source, folder, intake=intake, max_rejected=config.max_rejected)
         counts = {"written": 0, "empty": 0, "fewer": 0, "outside": 0, "samples": 0, "asked": 0}
         with intake, progress.track("generate", len(source.note_ids), "notes") as bar:
             for table in increment.shards(config.shard_rows, bar):

@@ -22,7 +22,6 @@ from noterec.notes.dataset import Dataset
 
 logger = logging.getLogger(__name__)
 
-MAX_REJECT_SHARE = 0.05
 # Why a picture may be unusable today and not tomorrow, though the note stays the same.
 PASSING = re.compile("fetch-failed|timeout|no-memory|worker-died")
 IMAGE = re.compile(r"\(image (\d+)\)")
@@ -38,7 +37,16 @@ class Increment:
         intake: how their rows are taken in.
     """
 
-    def __init__(self, stage: str, verb: str, source: Dataset, folder: storage.ShardFolder, *, intake: Intake) -> None:
+    def __init__(
+        self,
+        stage: str,
+        verb: str,
+        source: Dataset,
+        folder: storage.ShardFolder,
+        *,
+        intake: Intake,
+        max_rejected: float,
+    ) -> None:
         """Read which content hashes the output holds.
 
         Args:
@@ -47,7 +55,9 @@ class Increment:
             source: the dataset.
             folder: the output.
             intake: what of a note is taken in; notes of which nothing is are rejected.
+            max_rejected: share of the notes, or of the pictures, above which `finish` calls it an error.
         """
+        self._max_rejected = max_rejected
         self._stage, self._verb = stage, verb
         self._source, self._folder, self.intake = source, folder, intake
         self._done: dict[str, int] = {}  # note_id -> content hash of its newest row in the output
@@ -92,7 +102,7 @@ class Increment:
         """Write the rejects beside the shards, and the manifest.
 
         Raises:
-            InputError: the dataset has no notes, or more than 5 % of them or of the pictures were rejected; what was done is kept.
+            InputError: the dataset has no notes, or too many of them or of the pictures were rejected; what was done is kept.
         """
         if not self.notes:
             raise InputError(f"{self._source.path}: has no notes (an empty table, or all of them deleted)")
@@ -111,16 +121,17 @@ class Increment:
                 len(pictures),
                 self._file,
             )
-        if len(pictures) > max(1, MAX_REJECT_SHARE * self._looked):
+        limit = f"{100 * self._max_rejected:g} % (max_rejected)"
+        if len(pictures) > max(1, self._max_rejected * self._looked):
             raise InputError(
-                f"{self._source.path}: {len(pictures)} of {self._looked} pictures can't be used, more than 5 %; they are listed in "
-                f"{self._file}, the first is of note {pictures[0][0]!r}: {pictures[0][1]}. "
+                f"{self._source.path}: {len(pictures)} of {self._looked} pictures can't be used, more than {limit}; they are "
+                f"listed in {self._file}, the first is of note {pictures[0][0]!r}: {pictures[0][1]}. "
                 "Their notes were done without them, and will be done again when their pictures change or are found"
             )
-        if not self.intake.partial and len(self.rejects) > MAX_REJECT_SHARE * self.notes:
+        if not self.intake.partial and len(self.rejects) > self._max_rejected * self.notes:
             raise InputError(
                 f"{self._source.path}: {len(self.rejects)} of {self.notes} notes have {self.intake.lacking} to {self._verb}, more "
-                f"than 5 %; they are listed in {self._file}. Was a column mapped to the wrong field?"
+                f"than {limit}; they are listed in {self._file}. Was a column mapped to the wrong field?"
             )
 
     def _take_in(self, table: pa.Table) -> pa.Table:

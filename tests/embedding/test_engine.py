@@ -191,7 +191,9 @@ def test_a_few_notes_without_text_are_listed(encoder: NoteEncoder, tmp_path: Pat
 
 def test_many_notes_without_text_stop_the_job(encoder: NoteEncoder, tmp_path: Path) -> None:
     data = [*rows(19), {"note_id": "x"}, {"note_id": "y"}]
-    with pytest.raises(InputError, match=r"2 of 21 notes have no text to encode, more than 5 %; they are listed in"):
+    with pytest.raises(
+        InputError, match=r"2 of 21 notes have no text to encode, more than 5 % \(max_rejected\); they are listed in"
+    ):
         embed(write(tmp_path / "d", data), model=encoder, out=tmp_path / "e", config=SMALL)
 
 

@@ -174,6 +174,8 @@ def test_many_bad_pictures_stop_the_job_and_keep_what_was_done(encoder: NoteEnco
     assert "JPEG" in message  # what a picture is
     assert len(vectors(tmp_path / "e")) == 22
     assert [row[:2] for row in rejects(tmp_path / "e")] == [("images", "bad"), ("images", "worse")]
+    lenient = CONFIG.model_copy(update={"max_rejected": 0.2})
+    assert run(tmp_path, rows, encoder, config=lenient).unchanged == 22
     with pytest.raises(InputError, match="2 of 22 pictures"):  # nothing is left to encode, and still nothing is mended
         run(tmp_path, rows, encoder)
     rows[20:] = [note_of("bad", png(0), text="cold"), note_of("worse", png(1), text="brew")]
