@@ -15,7 +15,7 @@ import pyarrow as pa
 from noterec import progress, schema, storage
 from noterec.config import EmbedConfig
 from noterec.embedding.incremental import Increment
-from noterec.embedding.intake import Intake, intake_of
+from noterec.embedding.intake import Intake, cache_folder, intake_of
 from noterec.embedding.states import StateCache
 from noterec.errors import ConfigError
 from noterec.model.encoder import NoteEncoder
@@ -99,7 +99,7 @@ def embed(
         increment = Increment("embed", "encode", source, folder, intake=intake, max_rejected=config.max_rejected)
         states = None
         if cache is not None and config.view in ("both", "text", "image"):
-            states = StateCache(storage.local(cache) / "states", encoder, bf16=config.precision == "bf16")
+            states = StateCache(cache_folder(cache, "states"), encoder, bf16=config.precision == "bf16")
         encoded = from_cache = 0
         with intake, progress.track("embed", len(source.note_ids), "notes") as bar:
             for table in increment.shards(config.shard_rows, bar):

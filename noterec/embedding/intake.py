@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +31,11 @@ PICTURES = "pictures"  # the column with places in the gallery
 def cache_root() -> Path:
     """`$NOTEREC_CACHE`, or `~/.cache/noterec`."""
     return Path(os.environ.get("NOTEREC_CACHE") or Path.home() / ".cache" / "noterec").expanduser()
+
+
+def cache_folder(cache: str | os.PathLike[str] | None, kind: Literal["states", "images"]) -> Path:
+    """The folder of one kind of cache below the root that a caller names, or below `cache_root()`."""
+    return (storage.local(cache) if cache is not None else cache_root()) / kind
 
 
 class Intake:
@@ -185,9 +190,8 @@ def intake_of(
                 "image_root is given and this model reads text alone; leave it out, or train with vision.encoder"
             )
         return Intake(view=view, has_text=has_text)
-    source = ImageSource(None if image_root is None else storage.local(image_root), images)
-    folder = (storage.local(cache) if cache is not None else cache_root()) / "images"
-    return Intake(source, encoder.gallery(source, folder=folder), view=view, has_text=has_text)
+    source = ImageSource.below(image_root, images)
+    return Intake(source, encoder.gallery(source, folder=cache_folder(cache, "images")), view=view, has_text=has_text)
 
 
 def _wordless(table: pa.Table) -> pa.Table:

@@ -111,7 +111,7 @@ class NoteEncoder(EncoderCore):
                 raise ConfigError("image_root is given and this model reads text alone; leave it out")
             yield None
             return
-        with self.gallery(ImageSource(None if image_root is None else storage.local(image_root), images)) as gallery:
+        with self.gallery(ImageSource.below(image_root, images)) as gallery:
             yield gallery
 
     def _readable(self, table: pa.Table, gallery: Gallery | None) -> Inputs:
@@ -154,7 +154,8 @@ class NoteEncoder(EncoderCore):
             B generations in the order of `notes`.
 
         Raises:
-            InputError: the model can't write, there are no categories, or a note has no text that the task's prompt shows.
+            InputError: the model can't write, there are no categories, or a note has neither text nor a picture that the task's
+                prompt shows.
         """
         from noterec.model.generation.writer import Writer
 
@@ -162,8 +163,12 @@ class NoteEncoder(EncoderCore):
         table = note.as_table(notes)
         writer = Writer(self, task, categories=categories, config=config)
         with self._in_memory(image_root, config.images) as gallery:
-            shown = gallery is not None and self.prompt.slots is not None
-            return writer.answers(table, _attached(table, gallery) if shown and gallery is not None else None)
+            pictures = None
+            if (
+                gallery is not None and self.prompt.slots is not None
+            ):  # images that are taken in late aren't written about
+                pictures = _attached(table, gallery)
+            return writer.answers(table, pictures)
 
     @classmethod
     def from_backbone(

@@ -10,7 +10,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from noterec import progress
+from noterec import progress, storage
 from noterec.model.head import Visual
 from noterec.model.vision.gallery import Gallery
 
@@ -62,8 +62,13 @@ class Pictures:
         return Pictures([self.rows[position] for position in positions], self.gallery)
 
     def stamps(self) -> list[list[bytes]]:
-        """What tells the pictures of each note from others, for `content_hashes`."""
+        """What tells the pictures of each of the B notes from others, for `content_hashes`: hashes of the files' bytes."""
         return [[name.encode() for name in self.gallery.hashes(rows)] for rows in self.rows]
+
+    @property
+    def signature(self) -> str:
+        """Changes with which pictures could be used, of which note."""
+        return storage.value_hash([self.gallery.hashes(rows) for rows in self.rows])
 
     def visual(self) -> Visual:
         """Each note's mean image summary, from the features of a tower that stands still."""
@@ -137,6 +142,12 @@ def attach(table: pa.Table, gallery: Gallery, *, bar: progress.Bar | None = None
         table: B notes with note_id and, where they have any, images.
         gallery: what the vision tower makes of them goes there.
         bar: advanced by B.
+
+    Returns:
+        The B notes' usable pictures, and those that were left out, by note and image.
+
+    Raises:
+        InputError: the vision tower makes no number of a picture, or the cache's disk is full.
     """
     images = table["images"].to_pylist() if "images" in table.column_names else [None] * table.num_rows
     added = gallery.add(images, bar=bar)

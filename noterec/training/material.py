@@ -46,7 +46,7 @@ class Material:
     def signature(self) -> int:
         """Changes with the notes and the pictures that could be used."""
         pictures = self.inputs.pictures
-        shown = [] if pictures is None else [[stamp.decode() for stamp in stamps] for stamps in pictures.stamps()]
+        shown = None if pictures is None else pictures.signature
         return int(storage.value_hash([self.ids.tolist(), shown])[:15], 16)
 
     @cached_property

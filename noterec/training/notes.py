@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from noterec import progress, storage
+from noterec import progress
 from noterec.config import TrainConfig
-from noterec.embedding.intake import Intake, cache_root
+from noterec.embedding.intake import Intake, cache_folder
 from noterec.errors import ConfigError, InputError
 from noterec.model.backbone import Kind, kind_of
 from noterec.model.vision.gallery import Gallery
@@ -47,8 +47,8 @@ def new_intake(
     kind: Kind = "causal" if config.backbone == "tiny" else kind_of(config.backbone)
     vision = decided(config.vision, frozen=way_of(config) == "frozen", kind=kind)
     tower = new_tower(vision, seed=config.seed, device=device)
-    source = ImageSource(None if image_root is None else storage.local(image_root), config.images)
-    folder = (storage.local(cache) if cache is not None else cache_root()) / "images"
+    source = ImageSource.below(image_root, config.images)
+    folder = cache_folder(cache, "images")
     gallery = Gallery(tower, source, frozen=not vision.train, images=vision.images, folder=folder, config=config.images)
     return tower, Intake(source, gallery)
 

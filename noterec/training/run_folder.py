@@ -73,7 +73,7 @@ def fingerprint_of(
         tables.append(storage.value_hash(table["note_id"].to_pylist()))
         tables.append(_array_hash(table["content_hash"].to_numpy()))
     if pictures is not None:  # what was seen: one that couldn't be fetched or decoded this time counts
-        tables.append(storage.value_hash([[stamp.decode() for stamp in stamps] for stamps in pictures.stamps()]))
+        tables.append(pictures.signature)
     for frame in (pairs, valid):
         if frame is not None:
             tables.append(storage.value_hash([frame["anchor_id"].to_list(), frame["related_id"].to_list()]))

@@ -12,9 +12,9 @@ import polars as pl
 import pyarrow as pa
 import torch
 
-from noterec import progress, storage
+from noterec import progress
 from noterec.config import PromptConfig, TrainConfig
-from noterec.embedding.intake import Intake, cache_root
+from noterec.embedding.intake import Intake, cache_folder
 from noterec.embedding.states import StateCache
 from noterec.errors import InputError
 from noterec.model import tiny
@@ -144,9 +144,7 @@ def material(
         visual = pictures.visual()
     if frozen:
         hashes = note.content_hashes(table)  # the states are of the text alone
-        stored = StateCache(
-            (storage.local(cache) if cache is not None else cache_root()) / "states", encoder, bf16=bf16
-        )
+        stored = StateCache(cache_folder(cache, "states"), encoder, bf16=bf16)
         with progress.track("states", len(inputs), "notes") as bar:
             states, _ = stored.states_of(encoder, inputs, hashes, batch_tokens=batch_tokens, bar=bar)
     anchors, related, scores = rows_of_pairs(pairs, ids[: train.num_rows])

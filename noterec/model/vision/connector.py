@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -61,13 +61,7 @@ class Connector(nn.Module):
                 f"connector: expected sizes, tokens and layers of at least 1 and std above 0, got {vision_size=}, {hidden_size=}, "
                 f"{tokens=}, {layers=}, {std=}"
             )
-        self.kind, self.vision_size, self.hidden_size, self.tokens, self.layers = (
-            kind,
-            vision_size,
-            hidden_size,
-            tokens,
-            layers,
-        )
+        self.kind, self.hidden_size, self.tokens = kind, hidden_size, tokens
         self.norm = nn.LayerNorm(vision_size)
         width = vision_size
         if kind == "qformer":
@@ -82,17 +76,6 @@ class Connector(nn.Module):
             width, power = hidden_size, GELU_POWER
         inner["down"] = _linear(width, hidden_size, std / math.sqrt(power))
         self.map = nn.Sequential(inner)
-
-    @property
-    def shape(self) -> dict[str, Any]:
-        """The arguments that make an empty connector of this shape."""
-        return {
-            "kind": self.kind,
-            "vision_size": self.vision_size,
-            "hidden_size": self.hidden_size,
-            "tokens": self.tokens,
-            "layers": self.layers,
-        }
 
     def forward(self, features: Tensor) -> Tensor:
         """Visual tokens of pictures.

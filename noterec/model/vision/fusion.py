@@ -40,7 +40,6 @@ class Gate(nn.Module):
             raise ConfigError(
                 f"gate: expected sizes of at least 1 and std above 0, got {vision_size=}, {hidden_size=}, {std=}"
             )
-        self.vision_size, self.hidden_size = vision_size, hidden_size
         self.norm = nn.LayerNorm(vision_size)
         self.value = nn.Linear(vision_size, hidden_size, bias=False)
         self.gate = nn.Linear(2 * hidden_size, hidden_size)

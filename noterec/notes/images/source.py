@@ -44,6 +44,15 @@ class ImageSource:
     root: Path | None = None
     limits: ImagesConfig = dataclasses.field(default_factory=ImagesConfig)
 
+    @classmethod
+    def below(cls, root: str | os.PathLike[str] | None, limits: ImagesConfig) -> ImageSource:
+        """The source of pictures below a folder, as a caller names it; None refuses every path.
+
+        Raises:
+            InputError: the root is no folder.
+        """
+        return cls(None if root is None else storage.local(root), limits)
+
     def __post_init__(self) -> None:
         if self.root is None:
             return

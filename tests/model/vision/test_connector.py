@@ -187,7 +187,7 @@ def test_more_tokens_than_patches() -> None:
 @torch.no_grad()
 def test_saved_and_loaded(kind: str) -> None:
     one = make(kind, seed=1)
-    other = Connector(**one.shape)
+    other = make(kind, seed=3)
     other.load_state_dict(one.state_dict())
     assert torch.equal(one(features(2)), other(features(2)))
     assert torch.equal(make(kind, seed=1)(features(2)), one(features(2)))
