@@ -55,7 +55,8 @@ NEIGHBOURS = pa.schema(
         ("score", pa.float32()),  # cosine
     ]
 )
-# What a model wrote; where a note stands there more than once, its last row counts.
+# What a model wrote. Where a note stands there more than once, its last row counts; a row with nothing but a note_id is a
+# tombstone: the note was withdrawn.
 GENERATED = pa.schema(
     [
         pa.field("note_id", pa.string(), nullable=False),
@@ -99,7 +100,11 @@ CONTENT_COLUMNS = ("title", "content", "images")  # a note needs at least one of
 
 
 def embeddings_schema(dimension: int, dtype: pa.DataType | None = None) -> pa.Schema:
-    """The schema of an embeddings table with D = `dimension`, float32 unless `dtype` says float16."""
+    """The schema of an embeddings table with D = `dimension`, float32 unless `dtype` says float16.
+
+    Where a note stands there more than once, its last row counts. A row with nothing but a note_id is a tombstone: the note was
+    withdrawn. Readers take the last row of each note and drop those without an embedding.
+    """
     return pa.schema(
         [
             pa.field("note_id", pa.string(), nullable=False),

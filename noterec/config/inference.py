@@ -13,12 +13,40 @@ from noterec.config.settings import Settings
 class EmbedConfig(Settings):
     """Notes to vectors (`noterec embed`)."""
 
-    batch_tokens: int = Field(16384, ge=64, description="tokens of a batch, padding included")
-    shard_rows: int = Field(10_000, ge=1, description="notes per output shard; the unit that a killed job loses")
+    batch_tokens: int | None = Field(
+        None,
+        ge=64,
+        description="tokens of a batch, padding included; none = 2048 on a CPU, where a batch that stays in its caches is fastest, "
+        "and 16384 on a GPU",
+    )
+    shard_rows: int = Field(
+        10_000,
+        ge=1,
+        description="notes per output shard: what is sorted by length together, and what a killed job loses",
+    )
     dimension: int | None = Field(
         None, ge=2, description="store only the first so many dimensions (a length trained by matryoshka); none = all"
     )
     dtype: Literal["float32", "float16"] = Field("float32", description="of the stored vectors")
+    precision: Literal["fp32", "bf16", "fp16", "int8"] = Field(
+        "fp32",
+        description="of the backbone's matrix products; `noterec calibrate` says what one of the others costs in recall. fp16: GPU",
+    )
+    source: Literal["snapshot", "delta"] = Field(
+        "snapshot",
+        description="what the notes table is: a snapshot (a note that isn't in it was deleted, and is withdrawn from the output) "
+        "or a delta (only `deleted` says so)",
+    )
+    max_deleted: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="share of the output's notes that one run may withdraw; above it nothing is withdrawn and it is an error",
+    )
+    full: bool = Field(
+        False,
+        description="encode every note again; a run of it that was stopped is continued, with this setting or without",
+    )
     view: Literal["both", "text", "image", "shuffled", "visual"] = Field(
         "both",
         description="what of a note is encoded, for comparisons; both: all of it; text or image: that alone; shuffled: its text "
@@ -31,10 +59,19 @@ class EmbedConfig(Settings):
         le=1,
         description="share of the notes with nothing to read, or of unusable pictures, above which it is an error",
     )
-    precision: Literal["fp32", "bf16"] = Field(
-        "fp32", description="of the backbone's matrix products; bf16 is faster where the device has it in hardware"
+    device: str = Field(
+        "auto",
+        description="auto, cpu, cuda, cuda:1, ...; several, a process each: all (every GPU here), `cuda:0,cuda:1` or `cpu,cpu`",
     )
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
+    engine: Literal["local", "ray"] = Field(
+        "local", description="where encoders run: on this machine, or on a Ray cluster"
+    )
+    address: str | None = Field(None, description="of the Ray cluster, such as ray://head:10001; none = start one here")
+    workers: int | None = Field(
+        None,
+        ge=1,
+        description="encoders on the Ray cluster, each with one GPU where it has any; none = as many as it has room for",
+    )
 
 
 class GenerateConfig(Settings):
@@ -57,6 +94,21 @@ class GenerateConfig(Settings):
     early_stopping: bool = Field(True, description="off: always draw all samples")
     temperature: float = Field(0.7, gt=0)
     max_tokens: int = Field(48, ge=1, description="of an answer that is written freely")
+    source: Literal["snapshot", "delta"] = Field(
+        "snapshot",
+        description="what the notes table is: a snapshot (a note that isn't in it was deleted, and is withdrawn from the output) "
+        "or a delta (only `deleted` says so)",
+    )
+    max_deleted: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="share of the output's notes that one run may withdraw; above it nothing is withdrawn and it is an error",
+    )
+    full: bool = Field(
+        False,
+        description="write about every note again; a run of it that was stopped is continued, with this setting or without",
+    )
     images: ImagesConfig = ImagesConfig()
     max_rejected: float = Field(
         0.05,

@@ -32,6 +32,9 @@ THROUGHPUT = {
     "device",
     "images",
     "max_rejected",
+    "source",
+    "max_deleted",
+    "full",
 }  # settings that leave the answers as they are
 
 
@@ -47,6 +50,7 @@ class GenerateSummary:
     written: int  # new or changed, now answered
     unchanged: int  # in the output already
     rejected: int  # without text that the task's prompt shows; listed in OUT/rejects.parquet
+    deleted: int  # withdrawn: no longer among the notes, or without such text now
     pictures: int  # of the notes that were read now
     pictures_rejected: int  # of them, unusable; listed there too
     empty: int  # answered with nothing usable
@@ -76,7 +80,7 @@ def generate(
         model: a trained model's folder, a causal language model as it is, or a loaded encoder.
         task: "category" or "hashtags".
         out: a table in `schema.GENERATED`: a folder of Parquet shards with a manifest. Where a note stands in it more than once,
-            its last row counts.
+            its last row counts; a note that is no longer in the dataset is withdrawn by a row with nothing but its id.
         categories: the closed set: names, a text file with one a line, a JSON list, or a dataset's folder; None = the model's own.
             Where categories are written freely, it is what `outside` counts against.
         config: decoding, samples, batch and shard sizes, device.
@@ -86,7 +90,9 @@ def generate(
         Counts and seconds.
 
     Raises:
-        InputError: the model can't write, there are no categories or no notes, or too many have nothing to read (`max_rejected`).
+        InputError: the model can't write, there are no categories or no notes, too many have nothing to read (`max_rejected`), or
+            too many would be withdrawn (`max_deleted`).
+        LockedError: another job is writing `out`.
         ArtefactError: `out` holds answers of another model, task, closed set or way of decoding.
     """
     source = Dataset(dataset)
@@ -108,19 +114,29 @@ def generate(
             intake = Intake(has_text=writer.readable)
         else:
             intake = intake_of(encoder, config.images, has_text=writer.readable, image_root=image_root)
-        increment = Increment("generate", "read", source, folder, intake=intake, max_rejected=config.max_rejected)
         counts = {"written": 0, "empty": 0, "fewer": 0, "outside": 0, "samples": 0, "asked": 0}
-        with intake, progress.track("generate", len(source.note_ids), "notes") as bar:
+        with folder.claim("noterec generate"), intake, progress.track("generate", source.note_count, "notes") as bar:
+            increment = Increment(
+                "generate",
+                "read",
+                source,
+                folder,
+                intake=intake,
+                max_rejected=config.max_rejected,
+                mode=config.source,
+                max_deleted=config.max_deleted,
+                full=config.full,
+            )
             for table in increment.shards(config.shard_rows, bar):
                 found, distinct = _answer(writer, table, intake, bar)
-                folder.append(_shard(found, table, encoder.writer_version))
+                folder.append(_shard(found, table, encoder.writer_version), epoch=increment.epoch)
                 counts["written"] += len(found)
                 counts["empty"] += sum(not answer.answers for answer in found)
                 counts["fewer"] += sum(len(answer.answers) < config.n for answer in found)
                 counts["outside"] += sum(normal(name) not in closed for answer in found for name in answer.answers)
                 counts["samples"] += sum(answer.samples for answer in distinct)
                 counts["asked"] += config.samples * len(distinct)
-        increment.finish()
+            increment.finish()
         record.counts.update(rows_in=increment.notes, rows_out=counts["written"], rejected=len(increment.rejects))
         seconds = record.seconds
         return GenerateSummary(
@@ -132,6 +148,7 @@ def generate(
             written=counts["written"],
             unchanged=increment.unchanged,
             rejected=len(increment.rejects),
+            deleted=increment.deleted,
             pictures=intake.tried,
             pictures_rejected=len(intake.unseen),
             empty=counts["empty"],

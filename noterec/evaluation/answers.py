@@ -86,16 +86,21 @@ def names_of(task: str, given: Sequence[str | None] | None) -> list[str]:
 
 
 def read(name: str, path: PathLike) -> pl.DataFrame:
-    """A generated table; of a note that stands there twice, the last row.
+    """A generated table; of a note that stands there twice, the last row, and none of one that was withdrawn.
 
     Raises:
-        InputError: no rows, columns that don't fit, or an unknown task.
+        InputError: no rows, or only withdrawn notes, columns that don't fit, or an unknown task.
         ArtefactError: answers of several model versions.
     """
     table = storage.read_table(path, schema.GENERATED)
     frame = pl.DataFrame(table.select(schema.GENERATED.names))
     if not frame.height:
         raise InputError(f"{name}: {path} holds no rows; expected a table that `noterec generate` wrote")
+    frame = _without_withdrawn(frame)
+    if not frame.height:
+        raise InputError(
+            f"{name}: every note was withdrawn from {path}; run `noterec generate` on a dataset that has some"
+        )
     unknown = frame.filter(~pl.col("task").is_in(TASKS) | pl.col("task").is_null())
     if unknown.height:
         raise InputError(
@@ -108,6 +113,16 @@ def read(name: str, path: PathLike) -> pl.DataFrame:
             "generate with one model into a new folder"
         )
     return frame.unique(["note_id", "task"], keep="last", maintain_order=True)
+
+
+def _without_withdrawn(frame: pl.DataFrame) -> pl.DataFrame:
+    """The rows of notes after their last tombstone, which is a row with nothing but a note_id."""
+    rest = [name for name in schema.GENERATED.names if name != "note_id"]
+    rows = frame.with_row_index("row").with_columns(dead=pl.all_horizontal(pl.col(rest).is_null()))
+    if not rows["dead"].any():
+        return frame
+    last = pl.col("row").filter("dead").max().over("note_id")
+    return rows.filter(last.is_null() | (pl.col("row") > last)).drop("row", "dead")
 
 
 def written_of(frame: pl.DataFrame, truth: Truth, name: str, path: PathLike) -> Written:

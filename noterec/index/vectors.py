@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,7 @@ class Embeddings:
         ids: (N,) string, ascending, each once.
         vectors: (N, D) float32, unit-norm rows in the order of `ids`.
         model_version: of the model that made all of them.
-        superseded: rows that a later row of the same note replaced.
+        superseded: rows that a later row of the same note replaced or withdrew, and tombstones.
     """
 
     ids: pl.Series
@@ -55,7 +54,7 @@ def load_embeddings(path: str | os.PathLike[str]) -> Embeddings:
 
     Args:
         path: a folder of shards or one Parquet file in `schema.embeddings_schema(D)`, float32 or float16. Where a note
-            stands in it more than once, its last row counts; a note that the last `noterec embed` rejected has no vector.
+            stands in it more than once, its last row counts; a note whose last row is a tombstone was withdrawn and has no vector.
 
     Returns:
         The vectors ordered by note_id. Norms within 0.01 of 1 are taken as unit norms that were rounded, and are made
@@ -71,12 +70,14 @@ def load_embeddings(path: str | os.PathLike[str]) -> Embeddings:
         raise InputError(f"{path}: no Parquet files there; expected an embeddings table: make one with `noterec embed`")
     ids: list[pa.ChunkedArray] = []
     versions: list[pa.ChunkedArray] = []
+    buried: list[NDArray[np.bool_]] = []
     parts: list[NDArray[Any]] = []
     for file in files:
         table = _read(file)
         ids.append(table["note_id"])
         versions.append(table["model_version"])
-        parts.append(_matrix(table, file))
+        buried.append(_tombstones(table))
+        parts.append(_matrix(table.filter(pa.array(~buried[-1])), file))
     dimensions = {part.shape[1]: file for part, file in zip(reversed(parts), reversed(files), strict=True) if len(part)}
     if not dimensions:
         raise InputError(f"{path}: the embeddings table is empty; expected at least one row: embed some notes first")
@@ -85,22 +86,18 @@ def load_embeddings(path: str | os.PathLike[str]) -> Embeddings:
         raise InputError(
             f"{path}: vectors of several lengths ({found}); expected one D: embed all notes with one model"
         )
+    gone = np.concatenate(buried)
     frame = pl.DataFrame(
         {
             "note_id": pl.Series(pa.concat_arrays(_chunks(ids))),
             "version": pl.Series(pa.concat_arrays(_chunks(versions))),
+            "gone": gone,
+            "row": np.cumsum(~gone) - 1,  # of the vectors: a tombstone has none
         }
-    ).with_row_index("row")
-    kept = frame.unique("note_id", keep="last", maintain_order=True).sort("note_id")
-    withdrawn = storage.local(path) / schema.REJECTS_FILE
-    if withdrawn.is_file():  # notes that have lost their content since: what they once said must not be found
-        rejects = storage.read_table(withdrawn, schema.REJECTS)
-        gone = rejects.filter(pc.equal(rejects["table"], "notes"))["key"].to_pylist()  # not those of a bad picture
-        kept = kept.filter(~pl.col("note_id").is_in(gone))
-        if not kept.height:
-            raise InputError(
-                f"{path}: every note with a vector is among the rejects ({withdrawn}); embed the dataset again"
-            )
+    )
+    kept = frame.unique("note_id", keep="last", maintain_order=True).filter(~pl.col("gone")).sort("note_id")
+    if not kept.height:
+        raise InputError(f"{path}: every note was withdrawn from this embeddings table; embed some notes first")
     stacked = np.concatenate([part for part in parts if len(part)])
     del parts
     vectors = stacked[kept["row"].to_numpy()].astype(np.float32, copy=False)  # (N, D)
@@ -110,9 +107,9 @@ def load_embeddings(path: str | os.PathLike[str]) -> Embeddings:
     return Embeddings(note_ids, vectors, _one_version(kept["version"], path), frame.height - kept.height)
 
 
-def _read(file: Path) -> pa.Table:
+def _read(file: storage.Place) -> pa.Table:
     """The columns of one file that matter, with their ids and versions as strings."""
-    table = storage.read_table(file, columns=["note_id", "embedding", "model_version"])
+    table = storage.read_table(file, columns=["note_id", "embedding", "content_hash", "model_version"])
     for name in ("embedding", "model_version"):
         if name not in table.column_names:
             raise InputError(
@@ -123,11 +120,19 @@ def _read(file: Path) -> pa.Table:
     return schema.conform(table, wanted, name=str(file))
 
 
+def _tombstones(table: pa.Table) -> NDArray[np.bool_]:
+    """Which rows withdraw their note: (rows,) bool. A table without content hashes, of another maker, has none."""
+    if "content_hash" not in table.column_names:
+        return np.zeros(table.num_rows, dtype=bool)
+    nulls = pc.and_(pc.is_null(table["embedding"]), pc.is_null(table["content_hash"]))
+    return np.asarray(nulls.to_numpy(), dtype=bool)
+
+
 def _chunks(columns: list[pa.ChunkedArray]) -> list[pa.Array]:
     return [chunk.cast(pa.large_string()) for column in columns for chunk in column.chunks]
 
 
-def _matrix(table: pa.Table, file: Path) -> NDArray[Any]:
+def _matrix(table: pa.Table, file: storage.Place) -> NDArray[Any]:
     """One file's vectors as (rows, D), in the file's own float type."""
     column = table["embedding"]
     kind = column.type

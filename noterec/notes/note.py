@@ -16,6 +16,8 @@ from noterec import schema
 from noterec.errors import InputError
 
 ENCODED_COLUMNS = ("title", "hashtags", "content")  # the text that an embedding depends on
+BATCH_ROWS = 8192
+NOTHING = pa.scalar(b"", pa.large_binary())
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -142,16 +144,59 @@ def content_hashes(table: pa.Table, stamps: Sequence[Sequence[bytes]] | None = N
             the hash of its text.
     """
     hashes = np.empty(table.num_rows, dtype=np.uint64)
-    for row, (title, hashtags, content) in enumerate(texts(table)):
-        digest = hashlib.blake2b(digest_size=8)
-        if stamps is not None and stamps[row]:
-            digest.update(b"images" + b"".join(len(stamp).to_bytes(8, "little") + stamp for stamp in stamps[row]))
-        for part in (title, content, *hashtags):
-            data = part.encode("utf-8", "surrogatepass")
-            digest.update(len(data).to_bytes(8, "little"))
-            digest.update(data)
-        hashes[row] = int.from_bytes(digest.digest(), "little")
+    start = 0
+    for batch in _text_batches(table):
+        contents = _contents(batch)
+        if stamps is not None:
+            pictures = (_stamped(entries) for entries in stamps[start : start + len(contents)])
+            contents = [before + content for before, content in zip(pictures, contents, strict=True)]
+        digests = b"".join([hashlib.blake2b(content, digest_size=8).digest() for content in contents])
+        hashes[start : start + len(contents)] = np.frombuffer(digests, dtype="<u8")
+        start += len(contents)
     return hashes
+
+
+def _text_batches(table: pa.Table) -> list[pa.RecordBatch]:
+    """The encoded columns in parts without chunks, small enough that working on one costs no memory to speak of."""
+    batches: list[pa.RecordBatch] = table.select(ENCODED_COLUMNS).to_batches(max_chunksize=BATCH_ROWS)
+    return batches
+
+
+def _contents(batch: pa.RecordBatch) -> list[bytes]:
+    """Title, content and hashtags of every note as one string of bytes, each part behind its length.
+
+    Put together by Arrow, column by column: several times as fast as note by note in Python.
+    """
+    tags, owners = _hashtags(batch["hashtags"])
+    full = np.asarray(pc.binary_length(tags).fill_null(0).to_numpy(zero_copy_only=False)) > 0
+    parts = _measured(tags.filter(pa.array(full, pa.bool_())))
+    ends = np.searchsorted(owners[full], np.arange(batch.num_rows + 1))  # (B + 1,) in tags, since owners ascend
+    lists = pa.LargeListArray.from_arrays(pa.array(ends, pa.int64()), parts)
+    joined = pc.binary_join(lists, NOTHING)
+    whole = pc.binary_join_element_wise(_measured(batch["title"]), _measured(batch["content"]), joined, NOTHING)
+    contents: list[bytes] = whole.to_pylist()
+    return contents
+
+
+def _hashtags(lists: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """All hashtags of B notes in a row, and the note of each: (t,) int64, ascending."""
+    return pc.list_flatten(lists), np.asarray(pc.list_parent_indices(lists).to_numpy(), dtype=np.int64)
+
+
+def _measured(column: pa.Array) -> pa.Array:
+    """Texts as bytes, nulls as empty, each behind its length as eight bytes."""
+    data = column.cast(pa.large_binary()).fill_null(NOTHING)
+    lengths = np.asarray(pc.binary_length(data).to_numpy(zero_copy_only=False), dtype="<i8")
+    eights = np.arange(0, 8 * len(data) + 1, 8, dtype=np.int64)
+    buffers = [None, pa.py_buffer(eights), pa.py_buffer(lengths)]
+    return pc.binary_join_element_wise(pa.Array.from_buffers(pa.large_binary(), len(data), buffers), data, NOTHING)
+
+
+def _stamped(stamps: Sequence[bytes]) -> bytes:
+    """What stands before the text of a note with pictures; nothing for one without."""
+    if not stamps:
+        return b""
+    return b"images" + b"".join(len(stamp).to_bytes(8, "little") + stamp for stamp in stamps)
 
 
 def image_counts(table: pa.Table) -> np.ndarray:
@@ -162,14 +207,22 @@ def image_counts(table: pa.Table) -> np.ndarray:
 
 
 def has_text(table: pa.Table) -> np.ndarray:
-    """Which notes have anything to read: (B,) bool."""
-    return np.array(
-        [
-            bool(title.strip() or content.strip() or any(tag.strip() for tag in tags))
-            for title, tags, content in texts(table)
-        ],
-        dtype=bool,
-    )
+    """Which notes have anything to read besides white space: (B,) bool."""
+    found = np.zeros(table.num_rows, dtype=bool)
+    start = 0
+    for batch in _text_batches(table):
+        some = found[start : start + batch.num_rows]
+        tags, owners = _hashtags(batch["hashtags"])
+        some |= _says(batch["title"]) | _says(batch["content"])
+        some[owners[_says(tags)]] = True
+        start += batch.num_rows
+    return found
+
+
+def _says(column: pa.Array) -> np.ndarray:
+    """Which texts are more than white space (as `str.strip` has it): (n,) bool."""
+    kept = pc.binary_length(pc.utf8_trim_whitespace(column)).fill_null(0)
+    return np.asarray(kept.to_numpy(zero_copy_only=False)) > 0
 
 
 def blanked(table: pa.Table, columns: Sequence[str]) -> pa.Table:

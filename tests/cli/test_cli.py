@@ -129,7 +129,7 @@ def test_validate_heeds_workers_however_they_are_given(
         (["pairs", "NOWHERE", "--out", "p", "--set", "weigting=count"], "did you mean 'weighting'"),
         (["pairs", "NOWHERE", "--out", "p", "--weighting", "tf"], "weighting: "),
         (["pairs", "NOWHERE", "--out", "p", "--config", "NOWHERE.yaml"], "no such file"),
-        (["split", "s3://bucket/data", "--out", "s"], "object-store URLs"),
+        (["import", "csv", "s3://bucket/data", "d"], "object-store URLs"),
         (["sample", "x", "--notes", "3"], "notes: "),
         (["train", "NOWHERE", "--pairs", "p", "--out", "m"], "no dataset there"),
         (["embed", "NOWHERE", "--model", "minilm", "--out", "e"], "no dataset there"),

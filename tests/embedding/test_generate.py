@@ -13,6 +13,7 @@ from noterec import schema, storage
 from noterec.config import GenerateConfig
 from noterec.embedding.generate import generate
 from noterec.errors import ArtefactError, InputError
+from noterec.evaluation.answers import read
 from noterec.model.encoder import NoteEncoder
 from noterec.model.generation import decoding
 from tests.embedding.test_engine import rows, write
@@ -79,6 +80,27 @@ def test_only_new_and_changed_notes_are_written_about(encoder: NoteEncoder, tmp_
     assert "new" in found
 
 
+def test_notes_that_are_gone_are_withdrawn_and_all_are_written_about_again_if_asked(
+    encoder: NoteEncoder, tmp_path: Path
+) -> None:
+    data = rows(12)
+    settings: dict[str, Any] = dict(model=encoder, task="hashtags", out=tmp_path / "t")
+    generate(write(tmp_path / "d", data), config=SMALL, **settings)
+    delta = SMALL.model_copy(update={"source": "delta"})
+    assert generate(write(tmp_path / "delta", data[:2]), config=delta, **settings).deleted == 0
+    with pytest.raises(InputError, match=r"10 of the 12 notes in .* would be withdrawn"):
+        generate(tmp_path / "delta", config=SMALL, **settings)
+    summary = generate(write(tmp_path / "d", data[:-1]), config=SMALL, **settings)
+    assert (summary.written, summary.unchanged, summary.deleted) == (0, 11, 1)
+    assert storage.read_table(tmp_path / "t", schema.GENERATED).to_pylist()[-1] == {
+        **dict.fromkeys(schema.GENERATED.names),
+        "note_id": "n011",
+    }
+    assert set(read("mine", tmp_path / "t")["note_id"]) == {row["note_id"] for row in data[:-1]}
+    full = generate(tmp_path / "d", config=SMALL.model_copy(update={"full": True}), **settings)
+    assert (full.written, full.unchanged) == (11, 0)
+
+
 def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(
     encoder: NoteEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,10 +110,10 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(
     generate(tmp_path / "d", out=tmp_path / "whole", **settings)
     append = storage.ShardFolder.append
 
-    def second_is_fatal(self: storage.ShardFolder, table: Any) -> Path:
+    def second_is_fatal(self: storage.ShardFolder, table: Any, **facts: Any) -> Any:
         if self.shards:
             raise KeyboardInterrupt
-        return append(self, table)
+        return append(self, table, **facts)
 
     with monkeypatch.context() as patched:
         patched.setattr(storage.ShardFolder, "append", second_is_fatal)

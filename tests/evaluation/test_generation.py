@@ -19,7 +19,7 @@ from noterec import cli, schema, storage
 from noterec.config import EvaluateConfig
 from noterec.errors import ArtefactError, ConfigError, InputError
 from noterec.evaluation import compare, evaluate, generated_table, load_report, measure_generated
-from noterec.evaluation.answers import names_of
+from noterec.evaluation.answers import names_of, read
 from noterec.evaluation.generation import calibration_error, macro_f1, overlap
 from noterec.ranking.bootstrap import interval, paired
 
@@ -62,6 +62,23 @@ def table(path: Path, task: str, answers: dict[str, list[str]], version: str = "
     }
     storage.write_table(schema.conform(pa.table(rows), schema.GENERATED, name="answers"), path)
     return path
+
+
+def test_withdrawn_notes_have_no_answers(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"note_id": "a", "task": "category", "answers": ["Food"], "model_version": "m1"},
+        {"note_id": "b", "task": "category", "answers": ["Food"], "model_version": "m1"},
+        {"note_id": "b"},
+        {"note_id": "a"},
+        {"note_id": "a", "task": "category", "answers": ["Travel"], "model_version": "m1"},
+        {"note_id": "c", "task": "category", "answers": [], "model_version": "m1"},
+    ]
+    path = tmp_path / "t.parquet"
+    storage.write_table(pa.Table.from_pylist(rows, schema=schema.GENERATED), path)
+    assert read("mine", path).select("note_id", "answers").rows() == [("a", ["Travel"]), ("c", [])]
+    storage.write_table(pa.Table.from_pylist(rows[1:3], schema=schema.GENERATED), path)
+    with pytest.raises(InputError, match="every note was withdrawn"):
+        read("mine", path)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from noterec import storage
+from noterec import schema, storage
 from noterec.errors import ArtefactError, InputError
 from noterec.index import load_embeddings
 
@@ -26,6 +26,54 @@ def test_rows_are_ordered_by_id_and_the_last_of_a_note_counts(tmp_path: Path) ->
     np.testing.assert_allclose(found.vectors, [B, B, C, A], atol=1e-6)
     assert (found.dimension, found.model_version, found.superseded, len(found)) == (2, "m1", 1, 4)
     assert found.vectors.dtype == np.float32
+
+
+def tombstones(ids: list[str], dimension: int = 2, dtype: pa.DataType | None = None) -> pa.Table:
+    columns = schema.embeddings_schema(dimension, dtype)
+    return pa.table([pa.array(ids), *(pa.nulls(len(ids), field.type) for field in list(columns)[1:])], schema=columns)
+
+
+@pytest.mark.parametrize("dtype", [pa.float32(), pa.float16()])
+def test_withdrawn_notes_are_left_out_until_they_come_again(tmp_path: Path, dtype: pa.DataType) -> None:
+    parts = [
+        embeddings_table(["a", "b", "c", "d"], [A, B, C, A], dtype=dtype),
+        tombstones(["c", "a", "nobody"], dtype=dtype),
+        pa.concat_tables(
+            [
+                tombstones(["d"], dtype=dtype),
+                embeddings_table(["e", "a"], [B, C], dtype=dtype),
+                tombstones(["e"], dtype=dtype),
+            ]
+        ),
+    ]
+    found = load_embeddings(write_shards(tmp_path / "e", *parts))
+    assert found.ids.to_list() == ["a", "b"]
+    np.testing.assert_allclose(found.vectors, [C, B], atol=1e-3)
+    assert (found.superseded, found.model_version) == (9, "m1")
+
+
+def test_a_table_of_which_every_note_was_withdrawn(tmp_path: Path) -> None:
+    write_shards(tmp_path / "e", embeddings_table(["a", "b"], [A, B]), tombstones(["a", "b"]))
+    with pytest.raises(InputError, match="every note was withdrawn"):
+        load_embeddings(tmp_path / "e")
+
+
+def test_a_withdrawn_bad_vector_does_no_harm_and_a_null_one_with_a_hash_is_no_tombstone(tmp_path: Path) -> None:
+    write_shards(tmp_path / "e", embeddings_table(["a", "b"], [[np.nan, 0], B]), tombstones(["a"]))
+    assert load_embeddings(tmp_path / "e").ids.to_list() == ["b"]
+    table = embeddings_table(["a", "b"], [A, B])
+    null = pa.concat_tables(
+        [table.slice(0, 1), tombstones(["b"]).set_column(2, "content_hash", pa.array([7], pa.uint64()))]
+    )
+    with pytest.raises(InputError, match=r"1 notes have no embedding .*'b'"):
+        load_embeddings(write_shards(tmp_path / "n", null))
+
+
+def test_rejects_beside_a_table_take_nothing_away(tmp_path: Path) -> None:
+    write_shards(tmp_path / "e", embeddings_table(["a", "b"], [A, B]))
+    rows = [{"table": "notes", "source": "s", "row": None, "key": "a", "reason": "no text"}]
+    storage.write_table(pa.Table.from_pylist(rows, schema=schema.REJECTS), tmp_path / "e" / "rejects.parquet")
+    assert load_embeddings(tmp_path / "e").ids.to_list() == ["a", "b"]
 
 
 def test_a_single_file_and_half_precision_give_cosines(tmp_path: Path) -> None:
