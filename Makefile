@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready-$(FAISS)
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= true
 
-.PHONY: help setup demo test test-slow test-gpu check format clean
+.PHONY: help setup demo test test-slow test-kill test-ray test-gpu check format clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,10 +26,17 @@ demo: $(READY)  ## the main job on a synthetic platform, about three minutes
 	$(BIN)/noterec demo --out demo
 
 test: $(READY)  ## the default tests: no network, no GPU, about three minutes
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -m "not slow and not gpu and not ray"
 
 test-slow: $(READY)  ## the tests that take longer
-	$(BIN)/python -m pytest -m "slow and not gpu"
+	$(BIN)/python -m pytest -m "slow and not gpu and not ray"
+
+test-kill: $(READY)  ## an embedding job that is killed 25 times
+	NOTEREC_KILLS=25 $(BIN)/python -m pytest tests/embedding/test_killed.py
+
+test-ray: $(READY)  ## encoders on a Ray cluster of this machine
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[ray]'
+	$(BIN)/python -m pytest -m ray
 
 test-gpu: $(READY)  ## what can only be verified on a GPU
 	$(BIN)/python -m pytest -m gpu tests/gpu

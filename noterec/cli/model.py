@@ -80,23 +80,50 @@ def embed(
     out: Out,
     cache: Cache = None,
     image_root: ImageRoot = None,
+    full: Annotated[bool, typer.Option("--full", help="encode every note again")] = False,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16, fp16 or int8; see `noterec calibrate`")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu, cuda:1; several, a process each: all, or cuda:0,cuda:1")
+    ] = None,
+    engine: Annotated[str | None, typer.Option(help="local, or ray for several machines")] = None,
+    address: Annotated[str | None, typer.Option(help="of the Ray cluster; default: one is started here")] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="say what would be encoded, how long the notes are and how long it would take"),
+    ] = False,
     config: Config = None,
     set_: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Encode the notes that are new or changed.
+    """Encode the notes that are new or changed, and withdraw those that are gone.
+
+    Stopped at any moment, it goes on where its last shard ended when the same command is given again.
 
     \b
+    noterec embed data/mine --model model --out embeddings --dry-run
     noterec embed data/mine --model model --out embeddings
     noterec embed data/mine --model model --out embeddings --image-root photos/
+    noterec embed data/today --model model --out embeddings --set source=delta
+    noterec embed data/mine --model model --out embeddings-int8 --precision int8
+    noterec embed data/mine --model model --out embeddings --device cuda:0,cuda:1
+    noterec embed s3://notes/all --model model --out s3://vectors/v7 --engine ray --address ray://head:10001
     noterec embed data/mine --model model --out by-image --set view=image --cache cache/
     """
     from noterec.config import EmbedConfig
+
+    given = dict(full=full or None, precision=precision, device=device, engine=engine, address=address)
+    settings = load(EmbedConfig, config, set_, **given)
+    if dry_run:
+        from noterec.embedding.forecast import embed_forecast
+
+        output.summary(
+            embed_forecast(dataset, model=model, out=out, config=settings, image_root=image_root), as_json=as_json
+        )
+        return
     from noterec.embedding.engine import embed as run
 
     output.summary(
-        run(dataset, model=model, out=out, config=load(EmbedConfig, config, set_), cache=cache, image_root=image_root),
-        as_json=as_json,
+        run(dataset, model=model, out=out, config=settings, cache=cache, image_root=image_root), as_json=as_json
     )
 
 

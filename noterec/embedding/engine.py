@@ -1,26 +1,42 @@
-"""Notes to vectors: reader -> encoder -> writer, shard by shard, continuing where a killed job stopped.
+"""Notes to vectors: reader -> tokenizer -> encoder -> writer, at the same time, continuing where a killed job stopped.
 
 A note is encoded when its content hash isn't in the output yet: running again after nothing changed does nothing, after some
-notes changed it encodes those. An output belongs to one model version.
+notes changed it encodes those. A note that is gone is withdrawn. An output belongs to one model version.
+
+The road of a note: `Increment` says that it is due (incremental.py), with others of a shard it is a `Unit` (units.py), which an
+engine hands to a `Coder`: here (pipeline.py), in one process per device (processes.py), or on a Ray cluster (cluster.py). Its
+shard counts from the moment the manifest names it, which only this process does.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from noterec import progress, schema, storage
+from noterec import progress, storage
 from noterec.config import EmbedConfig
+from noterec.embedding.cluster import Cluster, connected
+from noterec.embedding.crew import dispatch
 from noterec.embedding.incremental import Increment
-from noterec.embedding.intake import Intake, cache_folder, intake_of
-from noterec.embedding.states import StateCache
+from noterec.embedding.intake import Intake, intake_of
+from noterec.embedding.pipeline import pipeline
+from noterec.embedding.processes import Processes, devices_of
+from noterec.embedding.record import RunRecord
+from noterec.embedding.units import Coder, Recipe, Unit, Work, Written, rates, tracked, version_of
 from noterec.errors import ConfigError
+from noterec.model.backbone import choose_device
 from noterec.model.encoder import NoteEncoder
 from noterec.notes import note
 from noterec.notes.dataset import Dataset
+
+PACKED_ROWS = 1024  # of a unit that takes its pictures' features along to another process
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +48,16 @@ class EmbedSummary:
     dimension: int
     notes: int  # live notes in the dataset
     encoded: int  # new or changed, now written
+    copied: int  # of them, equal to a note that was in the output: its vector was taken
     unchanged: int  # in the output already
+    withdrawn: int  # in the output, and gone from the dataset or left without content
     rejected: int  # with nothing to read; listed in OUT/rejects.parquet
     pictures: int  # of the notes that were encoded
     pictures_rejected: int  # of them, unusable; listed in OUT/rejects.parquet
     from_cache: int  # distinct notes whose state was not computed but found
+    tokens: int  # that were computed: without padding, and without what all prompts share
+    padding: float  # share of the tokens of all batches that was padding
+    record: str  # the file with this run's stage times, settings and versions
     seconds: float
 
 
@@ -51,11 +72,13 @@ def embed(
 ) -> EmbedSummary:
     """Encode a dataset's notes into an embeddings table, only those that are new or changed.
 
+    Equal contents are encoded once: within a shard, and where a note of equal content is in the output.
+
     Args:
-        dataset: the folder with the notes.
+        dataset: the folder with the notes, or its s3:// or gs:// URL.
         model: a trained model's folder, any Hugging Face model for its zero-shot states, or a loaded encoder.
-        out: the embeddings table: a folder of Parquet shards with a manifest.
-        config: batch and shard sizes, dtype, device.
+        out: the embeddings table: a folder of Parquet shards with a manifest, or its URL.
+        config: sizes, precision, devices, what a missing note means.
         cache: the cache's root; with it, readout states are read from its folder `states` instead of computed, and added to:
             for models with a frozen backbone.
         image_root: the folder below which pictures that are given by path are read; for models that see.
@@ -64,10 +87,91 @@ def embed(
         Counts and seconds.
 
     Raises:
-        InputError: no notes, or a larger share of them has nothing to read, or of the pictures can't be used, than `max_rejected`.
+        InputError: no notes, or a larger share of them has nothing to read, or of the pictures can't be used, than `max_rejected`;
+            or more of the output's notes would be withdrawn than `max_deleted`.
         ArtefactError: `out` holds vectors of another model version.
+        LockedError: another job writes to `out`.
     """
     source = Dataset(dataset)
+    devices = devices_of(config)
+    _check_engine(model, devices, config, cache)
+    crowded = len(devices) > 1 or config.engine == "ray"
+    encoder, version = opened(model, "cpu" if crowded else devices[0], config)
+    if crowded and config.engine == "local" and encoder.sight is not None:
+        encoder.sight.to(choose_device(devices[0]))  # pictures are taken in by this process, for all
+    folder = storage.ShardFolder(out, origin=origin_of(encoder, version, config))
+    recipe = Recipe(
+        None if isinstance(model, NoteEncoder) else _found_anywhere(model),
+        str(folder.path.absolute() if isinstance(folder.path, Path) else folder.path),
+        folder.origin,
+        version,
+        config,
+        None if cache is None else os.fspath(cache),
+    )
+    run = RunRecord(
+        folder,
+        command="embed",
+        dataset=os.fspath(dataset),
+        model=recipe.model,
+        model_version=version,
+        config=config.model_dump(mode="json"),
+    )
+    with progress.stage("embed") as record, folder.claim("noterec embed"), run.kept():
+        intake = intake_of(encoder, config.images, view=config.view, cache=cache, image_root=image_root)
+        increment = Increment(
+            "embed",
+            "encode",
+            source,
+            folder,
+            intake=intake,
+            max_rejected=config.max_rejected,
+            mode=config.source,
+            max_deleted=config.max_deleted,
+            full=config.full,
+        )
+        work = Work()
+        dimension = encoder.dimension
+        ready = None if crowded else encoder.accelerated(config.precision)
+        del encoder  # weights that the fast copy replaces are let go of; other processes load their own
+        with intake, progress.track("embed", source.note_count, "notes") as bar, contextlib.ExitStack() as stack:
+            units = _units(increment, intake, config, dimension, bar, packed=crowded)
+            shards = stack.enter_context(contextlib.closing(_encoded(units, ready, recipe, devices, bar)))
+            for written, unit_ids in shards:
+                folder.add(written.record, epoch=increment.epoch)
+                increment.written(*unit_ids, written.record)
+                work.add(written.work)
+                if crowded:
+                    bar.advance(0, note=rates(work.tokens, work.padded, record.seconds))
+        run.facts.update(_facts(increment, intake, work))  # before `finish`, which may find that something is wrong
+        increment.finish()
+        run.facts.update(_facts(increment, intake, work))
+        record.counts.update(rows_in=increment.notes, rows_out=work.notes, rejected=len(increment.rejects))
+    return EmbedSummary(
+        out=str(folder.path),
+        model_version=version,
+        dimension=dimension,
+        notes=increment.notes,
+        encoded=work.notes,
+        copied=work.copied,
+        unchanged=increment.unchanged,
+        withdrawn=increment.deleted,
+        rejected=len(increment.rejects),
+        pictures=intake.tried,
+        pictures_rejected=len(intake.unseen),
+        from_cache=work.found,
+        tokens=work.tokens,
+        padding=_padding(work),
+        record=run.path,
+        seconds=record.seconds,
+    )
+
+
+def opened(model: str | os.PathLike[str] | NoteEncoder, device: str, config: EmbedConfig) -> tuple[NoteEncoder, str]:
+    """The encoder that a run uses, and the version of the vectors that it will make.
+
+    Raises:
+        ConfigError: it can't give the dimension or the view that is asked for.
+    """
     if isinstance(model, NoteEncoder):
         encoder = model
         if config.dimension not in (None, encoder.dimension):
@@ -76,98 +180,118 @@ def embed(
                 "NoteEncoder.from_pretrained(folder, dimension=...)"
             )
     else:
-        encoder = NoteEncoder.from_pretrained(model, device=config.device, dimension=config.dimension)
-    version = encoder.model_version
+        encoder = NoteEncoder.from_pretrained(model, device=device, dimension=config.dimension)
     if config.view not in ("both", "text") and encoder.sight is None:
         raise ConfigError(f"view={config.view}: this model reads text alone; expected both")
     if config.view == "visual" and not (encoder.sight is not None and encoder.sight.config.micl):
         raise ConfigError("view=visual: this model has no image word; train one with vision.micl")
-    if config.view != "both":
-        version = storage.value_hash(
-            [version, config.view]
-        )  # vectors for comparisons, not to be mixed with the model's own
-    with progress.stage("embed") as record:
-        origin = {
-            "kind": "embeddings",
-            "model_version": version,
-            "dimension": encoder.dimension,
-            "dtype": config.dtype,
-            "precision": config.precision,
-        }
-        folder = storage.ShardFolder(out, origin=origin)
-        intake = intake_of(encoder, config.images, view=config.view, cache=cache, image_root=image_root)
-        increment = Increment("embed", "encode", source, folder, intake=intake, max_rejected=config.max_rejected)
-        states = None
-        if cache is not None and config.view in ("both", "text", "image"):
-            states = StateCache(cache_folder(cache, "states"), encoder, bf16=config.precision == "bf16")
-        encoded = from_cache = 0
-        with intake, progress.track("embed", len(source.note_ids), "notes") as bar:
-            for table in increment.shards(config.shard_rows, bar):
-                from_cache += _write(folder, encoder, table, intake, states, config, version, bar)
-                encoded += table.num_rows
-        increment.finish()
-        record.counts.update(rows_in=increment.notes, rows_out=encoded, rejected=len(increment.rejects))
-        return EmbedSummary(
-            out=str(folder.path),
-            model_version=version,
-            dimension=encoder.dimension,
-            notes=increment.notes,
-            encoded=encoded,
-            unchanged=increment.unchanged,
-            rejected=len(increment.rejects),
-            pictures=intake.tried,
-            pictures_rejected=len(intake.unseen),
-            from_cache=from_cache,
-            seconds=record.seconds,
-        )
+    return encoder, version_of(encoder, config)
 
 
-def _write(
-    folder: storage.ShardFolder,
-    encoder: NoteEncoder,
-    table: pa.Table,
-    intake: Intake,
-    cache: StateCache | None,
-    config: EmbedConfig,
-    version: str,
+def origin_of(encoder: NoteEncoder, version: str, config: EmbedConfig) -> dict[str, Any]:
+    """What an output says about where it comes from; one of another origin is refused."""
+    return {
+        "kind": "embeddings",
+        "model_version": version,
+        "dimension": encoder.dimension,
+        "dtype": config.dtype,
+        "precision": config.precision,
+    }
+
+
+def _encoded(
+    units: Iterator[Unit],
+    encoder: NoteEncoder | None,
+    recipe: Recipe,
+    devices: list[str],
     bar: progress.Bar,
-) -> int:
-    """Encode one shard, equal contents once, and write it; returns how many states were found in the cache."""
-    hashes = table["content_hash"].to_numpy()
-    # Shuffled, two notes of equal content have different pictures.
-    contents = np.arange(len(hashes)) if config.view == "shuffled" else hashes
-    _, first, inverse = np.unique(contents, return_index=True, return_inverse=True)
-    pictures = intake.pictures_of(table)
-    some = table.take(first)
-    inputs = encoder.prepare(some, None if pictures is None else pictures.take(first))
-    bf16 = config.precision == "bf16"
-    vectors = np.empty((len(first), encoder.dimension), dtype=np.float32)
-    bar.advance(table.num_rows - len(first))
-    found = 0
-    if cache is None:
-        image_word = config.view == "visual"
-        for batch, part in encoder.run(inputs, batch_tokens=config.batch_tokens, bf16=bf16, image_word=image_word):
-            vectors[batch] = part
-            bar.advance(len(batch))
-    else:
-        # Of the pictures that were seen, not of those that the note names: which can be used depends on limits and servers too.
-        seen = inputs.pictures is not None and encoder.sight is not None and encoder.sight.in_states
-        keys = note.content_hashes(some, inputs.pictures.stamps() if seen and inputs.pictures is not None else None)
-        states, found = cache.states_of(encoder, inputs, keys, batch_tokens=config.batch_tokens, bar=bar)
-        visual = None
-        if inputs.pictures is not None and encoder.head is not None and encoder.head.visual:
-            visual = inputs.pictures.visual()
-        vectors = encoder.project_states(states, inputs.words, visual)
-    dtype = pa.float16() if config.dtype == "float16" else pa.float32()
-    flat = pa.array(vectors[inverse].astype(config.dtype).reshape(-1), type=dtype)
-    shard = pa.table(
-        {
-            "note_id": table["note_id"],
-            "embedding": pa.FixedSizeListArray.from_arrays(flat, encoder.dimension),
-            "content_hash": table["content_hash"],
-            "model_version": pa.array([version] * table.num_rows),
+) -> Generator[tuple[Written, tuple[pa.Array, np.ndarray]], None, None]:
+    """Shards as they are written, with the ids and content hashes of their notes."""
+    notes: dict[int, tuple[pa.Array, np.ndarray]] = {}
+
+    def noted() -> Iterator[Unit]:
+        for unit in units:
+            notes[unit.number] = unit.table["note_id"], unit.table["content_hash"].to_numpy()
+            yield unit
+
+    config = recipe.config
+    with contextlib.ExitStack() as stack:
+        if config.engine == "ray":
+            ray = stack.enter_context(connected(config))
+            shards = dispatch(noted(), Cluster(ray, recipe, config.workers, bar.advance))
+        elif encoder is None:
+            shards = dispatch(noted(), stack.enter_context(Processes(recipe, devices, bar.advance)))
+        else:
+            shards = pipeline(noted(), Coder(encoder, recipe, advance=tracked(bar)))
+        for written in stack.enter_context(contextlib.closing(shards)):
+            yield written, notes.pop(written.number)
+
+
+def _units(
+    increment: Increment, intake: Intake, config: EmbedConfig, dimension: int, bar: progress.Bar, *, packed: bool
+) -> Iterator[Unit]:
+    """The notes that are due, a shard at a time."""
+    rows = config.shard_rows if not packed or intake.gallery is None else min(config.shard_rows, PACKED_ROWS)
+    for number, table in enumerate(increment.shards(rows, bar)):
+        pictures = intake.set_aside(table)
+        places, vectors = np.zeros(0, dtype=np.int64), np.zeros((0, dimension), dtype=np.float32)
+        text = table.select(["note_id", *note.ENCODED_COLUMNS, "content_hash"])
+        if config.view != "shuffled":
+            hashes = text["content_hash"].to_numpy()
+            shards, shard_rows = increment.find(hashes)
+            if (
+                intake.gallery is not None
+            ):  # a picture that couldn't be had the last time may be there now: text alone is sure
+                shards[note.content_hashes(text) != hashes] = -1
+            places = np.flatnonzero(shards >= 0)
+            if len(places):
+                vectors = increment.vectors_of(shards[places], shard_rows[places])
+        taken = pictures.packed() if packed and pictures is not None else pictures
+        yield Unit(number, text, taken, places, vectors)
+
+
+def _facts(increment: Increment, intake: Intake, work: Work) -> dict[str, Any]:
+    """What the record of a run says of what was done."""
+    return {
+        "counts": {
+            "notes": increment.notes,
+            "encoded": work.notes,
+            "copied": work.copied,
+            "distinct": work.distinct,
+            "from_cache": work.found,
+            "unchanged": increment.unchanged,
+            "withdrawn": increment.deleted,
+            "rejected": len(increment.rejects),
+            "pictures": intake.tried,
+            "pictures_rejected": len(intake.unseen),
         },
-        schema=schema.embeddings_schema(encoder.dimension, dtype),
-    )
-    folder.append(shard)
-    return found
+        "tokens": work.tokens,
+        "padding": _padding(work),
+        "stage_seconds": {name: round(seconds, 3) for name, seconds in work.seconds.items()},
+    }
+
+
+def _check_engine(model: Any, devices: list[str], config: EmbedConfig, cache: Any) -> None:
+    crowded = len(devices) > 1 or config.engine == "ray"
+    if crowded and isinstance(model, NoteEncoder):
+        raise ConfigError(
+            "several devices, or Ray: each process loads the model itself; give the model's folder, no loaded encoder"
+        )
+    if config.engine == "ray" and len(devices) > 1:
+        raise ConfigError(
+            f"engine=ray with device={config.device}: Ray hands GPUs out itself; leave device, or give workers"
+        )
+    if config.engine == "ray" and cache is not None:
+        raise ConfigError("engine=ray: readout states aren't kept there; leave the cache out")
+    if config.engine == "local" and (config.address or config.workers):
+        raise ConfigError("address and workers are of a Ray cluster; give engine=ray, or leave them out")
+
+
+def _found_anywhere(model: str | os.PathLike[str]) -> str:
+    """A model as another process finds it, whatever folder it stands in; hub ids stay as they are."""
+    path = Path(model).expanduser()
+    return str(path.absolute()) if path.exists() else os.fspath(model)
+
+
+def _padding(work: Work) -> float:
+    return round(1 - work.tokens / work.padded, 4) if work.padded else 0.0

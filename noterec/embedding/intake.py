@@ -162,6 +162,18 @@ class Intake:
                 rows[place] = other
         return Pictures(rows, self.gallery)
 
+    def glanced(self, table: pa.Table) -> np.ndarray:
+        """How many pictures of each note would be shown, were all of them usable: (B,) int64; nothing is decoded."""
+        counts = note.image_counts(table)
+        return np.asarray(np.minimum(counts, 0 if self.gallery is None else self.gallery.images))
+
+    def set_aside(self, table: pa.Table) -> Pictures | None:
+        """The pictures of a table that was taken in, to be used while the next ones are taken in; None for text alone."""
+        pictures = self.pictures_of(table)
+        if pictures is None or self.gallery is None:
+            return None
+        return Pictures(pictures.rows, self.gallery.set_aside())
+
 
 def intake_of(
     encoder: NoteEncoder,

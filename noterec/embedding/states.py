@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
 
-from noterec import progress, storage
+from noterec import storage
+from noterec.model.batching import Meter
 from noterec.model.encoder import NoteEncoder
 from noterec.model.inputs import Inputs
 
@@ -22,17 +24,16 @@ PART_NOTES = 4096
 class StateCache:
     """States of one backbone by content hash; all that it holds is in memory while it is open."""
 
-    def __init__(self, folder: str | os.PathLike[str], encoder: NoteEncoder, *, bf16: bool = False) -> None:
+    def __init__(self, folder: str | os.PathLike[str], encoder: NoteEncoder, *, precision: str = "fp32") -> None:
         """Open the cache of this encoder's states below `folder`, creating it where there is none.
 
         Args:
             folder: where caches live.
             encoder: whose states they are.
-            bf16: states that are computed in bfloat16; they are kept apart from those in float32.
+            precision: that they are computed in; those of each are kept apart.
         """
-        self._bf16 = bf16
         self.hidden_size = encoder.backbone.hidden_size
-        version = encoder.states_version + ("-bf16" if bf16 else "")
+        version = encoder.states_version + ("" if precision == "fp32" else f"-{precision}")
         self._shards = storage.ShardFolder(
             storage.local(folder) / version,
             origin={"kind": "states", "states_version": version, "hidden_size": self.hidden_size},
@@ -72,7 +73,15 @@ class StateCache:
             self._remember(hashes, states)
 
     def states_of(
-        self, encoder: NoteEncoder, inputs: Inputs, hashes: np.ndarray, *, batch_tokens: int, bar: progress.Bar
+        self,
+        encoder: NoteEncoder,
+        inputs: Inputs,
+        hashes: np.ndarray,
+        *,
+        batch_tokens: int | None,
+        advance: Callable[[int], None],
+        bf16: bool = False,
+        meter: Meter | None = None,
     ) -> tuple[np.ndarray, int]:
         """States of notes, from here or computed and added, equal contents once.
 
@@ -81,7 +90,9 @@ class StateCache:
             inputs: B notes.
             hashes: (B,) uint64, their content hashes.
             batch_tokens: tokens of a batch, padding included.
-            bar: advanced by B in all.
+            advance: called with numbers of notes that are done, B in all.
+            bf16: compute them under autocast to bfloat16.
+            meter: counts what is computed.
 
         Returns:
             (B, H) float32, and how many of the notes were found.
@@ -94,12 +105,12 @@ class StateCache:
             some = dataclasses.replace(inputs.take(first[part]), words=None)
             if encoder.sight is not None and not encoder.sight.in_states:  # the head takes the pictures in, later
                 some = dataclasses.replace(some, pictures=None)
-            run = encoder.run(some, batch_tokens=batch_tokens, project=False, bf16=self._bf16)
+            run = encoder.run(some, batch_tokens=batch_tokens, project=False, bf16=bf16, meter=meter)
             for batch, values in run:
                 states[part[batch]] = values
-                bar.advance(len(batch))
+                advance(len(batch))
             self.add(distinct[part], states[part])
-        bar.advance(len(hashes) - len(missing))
+        advance(len(hashes) - len(missing))
         return states[inverse], int(found[inverse].sum())
 
     def _remember(self, hashes: np.ndarray, states: np.ndarray) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,9 @@ from torch import Tensor
 from noterec import progress, storage
 from noterec.model.head import Visual
 from noterec.model.vision.gallery import Gallery
+
+if TYPE_CHECKING:
+    from noterec.model.vision.tower import VisionTower
 
 SUMMARIES_AT_A_TIME = 1024
 
@@ -42,12 +45,35 @@ class Seen:
         return total / torch.bincount(self.owner, minlength=self.notes).clamp_min(1).to(rows.dtype)[:, None]
 
 
+class Rows(Protocol):
+    """Where pictures are held, as rows: a `Gallery`, or what another process was sent of one.
+
+    Attributes:
+        tower: the vision encoder.
+        frozen: whether rows are its features, or else pixels.
+        shape: of one row.
+    """
+
+    @property
+    def tower(self) -> VisionTower: ...
+    @property
+    def frozen(self) -> bool: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """Pictures by row: (n,) int64 to (n, 1+S, V) float16 features or (n, 3, h, w) uint8 pixels."""
+
+    def hashes(self, rows: np.ndarray) -> list[str]:
+        """What tells pictures from each other, by row: (n,) int64 to n hashes of their bytes."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Pictures:
     """The pictures of B notes: for each (k_b,) int64, rows of a gallery, in the order in which the note shows them."""
 
     rows: list[np.ndarray]
-    gallery: Gallery
+    gallery: Rows
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -60,6 +86,17 @@ class Pictures:
     def take(self, positions: np.ndarray) -> Pictures:
         """Those of some of the notes."""
         return Pictures([self.rows[position] for position in positions], self.gallery)
+
+    def packed(self) -> Packed:
+        """They with all that is needed of them, for another process."""
+        assert self.gallery.frozen, "features are sent, not pixels"
+        distinct = np.unique(np.concatenate([*self.rows, np.zeros(0, dtype=np.int64)]))
+        rows = [np.searchsorted(distinct, places) for places in self.rows]
+        return Packed(rows, self.gallery.take(distinct), self.gallery.hashes(distinct))
+
+    def opened(self, tower: VisionTower) -> Pictures:
+        """They themselves; for `Packed`, they again beside the other process's vision encoder."""
+        return self
 
     def stamps(self) -> list[list[bytes]]:
         """What tells the pictures of each of the B notes from others, for `content_hashes`: hashes of the files' bytes."""
@@ -93,6 +130,37 @@ class Pictures:
         return Seen(
             torch.from_numpy(self.gallery.take(flat)).to(device), torch.from_numpy(owner).to(device), len(positions)
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Packed:
+    """Pictures of B notes as they travel: rows as in `Pictures`, (I, 1+S, V) float16 features and I hashes."""
+
+    rows: list[np.ndarray]
+    features: np.ndarray
+    names: list[str]
+
+    def opened(self, tower: VisionTower) -> Pictures:
+        """They as `Pictures`, beside a vision encoder."""
+        return Pictures(self.rows, _Features(tower, self.features, self.names))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Features:
+    tower: VisionTower
+    features: np.ndarray
+    names: list[str]
+    frozen: bool = True
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.features.shape[1:])
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        return np.asarray(self.features[rows])
+
+    def hashes(self, rows: np.ndarray) -> list[str]:
+        return [self.names[row] for row in rows]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -144,9 +144,11 @@ def material(
         visual = pictures.visual()
     if frozen:
         hashes = note.content_hashes(table)  # the states are of the text alone
-        stored = StateCache(cache_folder(cache, "states"), encoder, bf16=bf16)
+        stored = StateCache(cache_folder(cache, "states"), encoder, precision="bf16" if bf16 else "fp32")
         with progress.track("states", len(inputs), "notes") as bar:
-            states, _ = stored.states_of(encoder, inputs, hashes, batch_tokens=batch_tokens, bar=bar)
+            states, _ = stored.states_of(
+                encoder, inputs, hashes, batch_tokens=batch_tokens, advance=bar.advance, bf16=bf16
+            )
     anchors, related, scores = rows_of_pairs(pairs, ids[: train.num_rows])
     return Material(ids, train.num_rows, inputs, states, anchors, related, scores, contents, visual)
 

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,13 +10,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from noterec import schema, storage
 from noterec.config import EmbedConfig
 from noterec.embedding.engine import embed
-from noterec.errors import ArtefactError, ConfigError, InputError
+from noterec.embedding.forecast import embed_forecast
+from noterec.errors import ArtefactError, ConfigError, InputError, LockedError
 from noterec.index.vectors import load_embeddings
 from noterec.model.encoder import NoteEncoder
+from noterec.notes.note import as_table
 
 Folder = Callable[[str], Path]
 SMALL = EmbedConfig(shard_rows=10, device="cpu")
@@ -90,75 +89,45 @@ def test_a_failure_between_shards_loses_one_shard(
 ) -> None:
     write(tmp_path / "d", rows(35))
     embed(tmp_path / "d", model=encoder, out=tmp_path / "whole", config=SMALL)
-    append = storage.ShardFolder.append
+    add = storage.ShardFolder.add
 
-    def third_is_fatal(self: storage.ShardFolder, table: pa.Table) -> Path:
+    def third_is_fatal(self: storage.ShardFolder, record: dict[str, Any], **facts: Any) -> dict[str, Any]:
         if len(self.shards) == 2:
-            storage.write_table(table, self.path / "shard-000002.parquet")  # written, but not named yet
-            raise KeyboardInterrupt
-        return append(self, table)
+            raise KeyboardInterrupt  # written, but not named yet
+        return add(self, record, **facts)
 
     with monkeypatch.context() as patched:
-        patched.setattr(storage.ShardFolder, "append", third_is_fatal)
+        patched.setattr(storage.ShardFolder, "add", third_is_fatal)
         with pytest.raises(KeyboardInterrupt):
             embed(tmp_path / "d", model=encoder, out=tmp_path / "e", config=SMALL)
+    assert len(list((tmp_path / "e").glob("shard-*.parquet"))) > 2
     rest = embed(tmp_path / "d", model=encoder, out=tmp_path / "e", config=SMALL)
     assert (rest.unchanged, rest.encoded) == (20, 15)
     assert storage.read_table(tmp_path / "e").equals(storage.read_table(tmp_path / "whole"))
 
 
-def test_a_real_kill_is_survived(trained: Path, encoder: NoteEncoder, tmp_path: Path) -> None:
-    write(tmp_path / "d", rows(600, lambda i: f"note number {i} " + "coffee at home " * 12))
-    program = (
-        "import sys, torch; torch.set_num_threads(1); from noterec import EmbedConfig, embed; "
-        "embed(sys.argv[1], model=sys.argv[2], out=sys.argv[3], config=EmbedConfig(shard_rows=8, device='cpu'))"
-    )
-    job = subprocess.Popen([sys.executable, "-c", program, tmp_path / "d", trained, tmp_path / "e"])
-    manifest = tmp_path / "e" / "manifest.json"
-    try:
-        deadline = time.monotonic() + 60
-        while not (manifest.is_file() and len(storage.read_json(manifest)["shards"]) >= 2):
-            assert job.poll() is None, "the job ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
-    finally:
-        os.kill(job.pid, signal.SIGKILL)
-        job.wait()
-    done = sum(shard["rows"] for shard in storage.read_json(manifest)["shards"])
-    assert 16 <= done < 600
-    rest = embed(tmp_path / "d", model=encoder, out=tmp_path / "e", config=EmbedConfig(device="cpu"))
-    assert (rest.unchanged, rest.encoded) == (done, 600 - done)
-    table = storage.read_table(tmp_path / "e")
-    assert table.num_rows == len(set(table["note_id"].to_pylist())) == 600
-
-
-def test_equal_contents_are_encoded_once(encoder: NoteEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[int] = []
-    read = encoder.read
-
-    def counted(ids: Any, *rest: Any) -> Any:
-        seen.append(len(ids))
-        return read(ids, *rest)
-
-    monkeypatch.setattr(encoder, "read", counted)
-    write(tmp_path / "d", rows(30, lambda i: f"text {i % 3}"))
-    embed(tmp_path / "d", model=encoder, out=tmp_path / "e", config=EmbedConfig(device="cpu"))
-    assert sum(seen) == 3
+def test_equal_contents_are_encoded_once(encoder: NoteEncoder, tmp_path: Path) -> None:
+    data = rows(30, lambda i: f"text {i % 3}")
+    write(tmp_path / "d", data)
+    first = embed(tmp_path / "d", model=encoder, out=tmp_path / "e", config=EmbedConfig(device="cpu"))
+    assert storage.read_json(first.record)["counts"]["distinct"] == 3
     found = vectors(tmp_path / "e")
     np.testing.assert_array_equal(found["n000"], found["n003"])
     assert not np.allclose(found["n000"], found["n001"])
+    write(tmp_path / "d", [*data, {"note_id": "copy", "title": "text 1"}, {"note_id": "new", "title": "text 3"}])
+    second = embed(tmp_path / "d", model=encoder, out=tmp_path / "e", config=EmbedConfig(device="cpu"))
+    assert (second.encoded, second.copied) == (2, 1)
+    assert storage.read_json(second.record)["counts"]["distinct"] == 1
+    np.testing.assert_array_equal(vectors(tmp_path / "e")["copy"], found["n001"])
 
 
-def test_the_cache_gives_the_same_vectors_and_is_used(
-    encoder: NoteEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_cache_gives_the_same_vectors_and_is_used(encoder: NoteEncoder, tmp_path: Path) -> None:
     write(tmp_path / "d", rows(25))
     embed(tmp_path / "d", model=encoder, out=tmp_path / "plain", config=SMALL)
     first = embed(tmp_path / "d", model=encoder, out=tmp_path / "e1", config=SMALL, cache=tmp_path / "cache")
     assert first.from_cache == 0
-    monkeypatch.setattr(encoder, "read", lambda *_: pytest.fail("states were computed again"))
     second = embed(tmp_path / "d", model=encoder, out=tmp_path / "e2", config=SMALL, cache=tmp_path / "cache")
-    assert second.from_cache == 25
+    assert (second.from_cache, second.tokens) == (25, 0)
     for out in ("e1", "e2"):
         found, plain = load_embeddings(tmp_path / out), load_embeddings(tmp_path / "plain")
         np.testing.assert_allclose(found.vectors, plain.vectors, atol=1e-6)
@@ -297,6 +266,95 @@ def test_a_note_that_lost_its_text_is_not_found_any_more(encoder: NoteEncoder, t
     write(tmp_path / "d", emptied)
     embed(data, model=encoder, out=tmp_path / "e")
     assert "n003" not in load_embeddings(tmp_path / "e").ids.to_list()
-    write(tmp_path / "d", written)  # its text comes back, and its vector is still right
-    assert embed(data, model=encoder, out=tmp_path / "e").encoded == 0
+    write(tmp_path / "d", written)  # its text comes back
+    assert embed(data, model=encoder, out=tmp_path / "e").encoded == 1
     assert len(load_embeddings(tmp_path / "e")) == 40
+
+
+def test_a_run_leaves_a_record(encoder: NoteEncoder, tmp_path: Path) -> None:
+    summary = embed(write(tmp_path / "d", rows(25)), model=encoder, out=tmp_path / "e", config=SMALL)
+    record = storage.read_json(summary.record)
+    assert record["outcome"] == "done"
+    counts = {"notes": 25, "encoded": 25, "copied": 0, "distinct": 25, "unchanged": 0, "withdrawn": 0, "rejected": 0}
+    assert counts.items() <= record["counts"].items()
+    assert record["tokens"] == summary.tokens > 25
+    assert 0 <= record["padding"] < 1 and set(record["stage_seconds"]) == {"prepare", "encode", "write"}
+    assert record["peak_memory_mb"] > 50 and {"noterec", "torch", "python"} <= set(record["versions"])
+    assert record["config"]["shard_rows"] == 10 and record["model_version"] == summary.model_version
+
+
+def test_a_run_that_failed_leaves_a_record_too(encoder: NoteEncoder, tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        embed(write(tmp_path / "d", [*rows(5), {"note_id": "x"}]), model=encoder, out=tmp_path / "e", config=SMALL)
+    (record,) = (tmp_path / "e" / "runs").iterdir()
+    assert storage.read_json(record)["outcome"].startswith("InputError: ")
+    assert len(load_embeddings(tmp_path / "e")) == 5  # what was done is kept
+
+
+def test_two_jobs_on_one_output(encoder: NoteEncoder, tmp_path: Path) -> None:
+    data = write(tmp_path / "d", rows(5))
+    embed(data, model=encoder, out=tmp_path / "e", config=SMALL)
+    folder = storage.ShardFolder(tmp_path / "e", origin=storage.read_json(tmp_path / "e" / storage.MANIFEST)["origin"])
+    with folder.claim("noterec embed"), pytest.raises(LockedError, match=str(os.getpid())):
+        embed(data, model=encoder, out=tmp_path / "e", config=SMALL)
+
+
+def test_numbers_that_are_none_are_not_written(
+    encoder: NoteEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Any, *_: Any, **__: Any) -> Any:
+        return torch.full((1, 1), float("nan"))
+
+    monkeypatch.setattr(NoteEncoder, "project", broken)
+    with pytest.raises(InputError, match="vectors are not finite, the first is of note 'n0"):
+        embed(write(tmp_path / "d", rows(5)), model=encoder, out=tmp_path / "e", config=SMALL)
+    assert not storage.parquet_files(tmp_path / "e")
+
+
+def test_a_batch_that_a_gpu_does_not_hold_is_halved(
+    encoder: NoteEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    budgets: list[int] = []
+    run = NoteEncoder.run
+
+    def small(self: NoteEncoder, inputs: Any, *, batch_tokens: int | None = None, **more: Any) -> Any:
+        if batch_tokens is None:  # a probe of the kernels
+            yield from run(self, inputs, **more)
+            return
+        budgets.append(batch_tokens)
+        for number, part in enumerate(run(self, inputs, batch_tokens=batch_tokens, **more)):
+            if batch_tokens > 128 and number == 1:
+                raise torch.OutOfMemoryError("no memory")
+            yield part
+
+    monkeypatch.setattr(NoteEncoder, "run", small)
+    data = rows(60)
+    config = EmbedConfig(batch_tokens=512, device="cpu")
+    embed(write(tmp_path / "d", data), model=encoder, out=tmp_path / "e", config=config)
+    monkeypatch.undo()
+    assert budgets == [512, 256, 128] and "going on with 128" in caplog.text
+    np.testing.assert_allclose(load_embeddings(tmp_path / "e").vectors, encoder.encode(data), atol=1e-5)
+
+
+def test_a_forecast_says_what_embed_does_and_writes_nothing(encoder: NoteEncoder, tmp_path: Path) -> None:
+    data = [
+        *rows(30, lambda i: f"note number {i} " + "coffee at home " * (i // 10)),
+        {"note_id": "empty", "title": " "},
+    ]
+    write(tmp_path / "d", data)
+    said = embed_forecast(tmp_path / "d", model=encoder, out=tmp_path / "e", config=SMALL)
+    assert not (tmp_path / "e").exists()
+    assert (said.notes, said.due, said.distinct, said.unchanged, said.rejected, said.withdrawn) == (31, 30, 30, 0, 1, 0)
+    lengths = [len(ids) for ids in encoder.prepare(as_table(data[:-1])).tokens]
+    assert said.tokens == sum(lengths) and said.tokens_each["max"] == max(lengths)
+    assert sum(said.histogram.values()) == 30
+    assert said.seconds is not None and said.seconds > 0
+    done = embed(tmp_path / "d", model=encoder, out=tmp_path / "e", config=SMALL)
+    assert (done.encoded, done.rejected) == (said.due, said.rejected)
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "e").rglob("*")}
+    write(tmp_path / "d", [*data[1:], {"note_id": "n900", "title": "note number 1 "}])
+    said = embed_forecast(tmp_path / "d", model=encoder, out=tmp_path / "e", config=SMALL)
+    assert (said.due, said.unchanged, said.withdrawn) == (1, 29, 1)
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "e").rglob("*")} == before
+    nothing = embed_forecast(tmp_path / "d", model=encoder, out=tmp_path / "e", config=EmbedConfig(source="delta"))
+    assert (nothing.due, nothing.withdrawn) == (1, 0)

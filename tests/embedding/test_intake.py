@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from noterec.config import EmbedConfig, ImagesConfig
-from noterec.embedding import engine, intake
+from noterec.embedding import intake
 from noterec.embedding.engine import embed
+from noterec.embedding.units import Coder
 from noterec.notes import note
 from noterec.notes.dataset import Dataset
 from noterec.notes.images import workers
@@ -49,7 +50,7 @@ def test_an_error_ends_them(tmp_path: Path, started: list[int], monkeypatch: pyt
     def failing(*_: Any) -> int:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(engine, "_write", failing)
+    monkeypatch.setattr(Coder, "encode", failing)
     data = colours.write_notes(tmp_path / "d", ROWS)
     config = EmbedConfig(images=IMAGES, device="cpu", shard_rows=10)
     with pytest.raises(RuntimeError, match="a bug") as error:

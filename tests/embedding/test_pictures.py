@@ -188,16 +188,16 @@ def test_a_bad_picture_is_listed_after_a_kill_too(
     encoder: NoteEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [note_of("a-bad", BAD, text="paint"), *some(30)]
-    append = storage.ShardFolder.append
+    add = storage.ShardFolder.add
 
     def killed_at(shards: int) -> None:
-        def fatal(self: storage.ShardFolder, table: Any) -> Path:
+        def fatal(self: storage.ShardFolder, record: dict[str, Any], **facts: Any) -> dict[str, Any]:
             if len(self.shards) == shards:
                 raise KeyboardInterrupt
-            return append(self, table)
+            return add(self, record, **facts)
 
         with monkeypatch.context() as patched:
-            patched.setattr(storage.ShardFolder, "append", fatal)
+            patched.setattr(storage.ShardFolder, "add", fatal)
             with pytest.raises(KeyboardInterrupt):
                 run(tmp_path, rows, encoder)
 

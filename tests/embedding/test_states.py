@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from noterec import progress
 from noterec.embedding import states as module
 from noterec.embedding.intake import cache_root
 from noterec.embedding.states import StateCache
@@ -45,12 +44,13 @@ def test_states_are_those_of_the_encoder_and_parts_are_kept(
     table = as_table(NOTES)
     inputs, hashes = encoder.prepare(table), content_hashes(table)
     cache = StateCache(tmp_path, encoder)
-    states, found = cache.states_of(encoder, inputs, hashes, batch_tokens=300, bar=progress.Bar())
-    assert (found, len(cache)) == (0, 7)  # equal contents once
+    counted: list[int] = []
+    states, found = cache.states_of(encoder, inputs, hashes, batch_tokens=300, advance=counted.append)
+    assert (found, len(cache), sum(counted)) == (0, 7, 20)  # equal contents once
     np.testing.assert_allclose(encoder.project_states(states), encoder.encode(NOTES), atol=1e-5)
     assert len(list(tmp_path.rglob("*.parquet"))) == 3  # seven contents in parts of three
     again, found = StateCache(tmp_path, encoder).states_of(
-        encoder, inputs, hashes, batch_tokens=300, bar=progress.Bar()
+        encoder, inputs, hashes, batch_tokens=300, advance=counted.append
     )
     assert found == 20
     np.testing.assert_array_equal(again, states)
@@ -58,7 +58,7 @@ def test_states_are_those_of_the_encoder_and_parts_are_kept(
 
 def test_bfloat16_states_are_kept_apart(encoder: NoteEncoder, tmp_path: Path) -> None:
     StateCache(tmp_path, encoder).add(np.array([1], dtype=np.uint64), np.ones((1, 32), dtype=np.float32))
-    assert len(StateCache(tmp_path, encoder, bf16=True)) == 0
+    assert len(StateCache(tmp_path, encoder, precision="bf16")) == 0
 
 
 def test_the_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ computed, once, however many notes show it and however often training comes back
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import logging
 import math
@@ -139,15 +140,23 @@ class Gallery:
         self._workers.close()
         self._shelf.write()
 
-    def clear(self) -> None:
-        """Forget all rows, so that notes can be worked through part by part in bounded memory; the cache on disk stays.
+    def set_aside(self) -> Gallery:
+        """All rows as a gallery of their own, to be read while this one, now empty, takes in the next notes' pictures.
+
+        So notes are worked through part by part in bounded memory; the cache on disk stays.
 
         Raises:
             InputError: the cache's disk is full.
         """
-        self._shelf.clear()
+        aside = copy.copy(self)
+        aside._shelf = self._shelf.set_aside()
         self._rejects = {}
         self._reader.forget()
+        return aside
+
+    def clear(self) -> None:
+        """Forget all rows; errors as in `set_aside`."""
+        self.set_aside()
 
     def add(self, notes: Sequence[NoteImages], bar: Bar | None = None) -> Added:
         """Take in the pictures of notes.
@@ -155,7 +164,7 @@ class Gallery:
         Of each note the first `images` usable entries are taken: one that is rejected gives its place to the next, and is
         reported. A note that shows the same picture twice has it twice. Beside the rows, no more is in memory at a time than the
         pictures in flight, three batches, and, with a cache, the part (64 MiB) that is being filled. What other processes add to
-        the cache is seen when the gallery begins and after `clear`.
+        the cache is seen when the gallery begins and after `set_aside`.
 
         Args:
             notes: entries of the images column of B notes, None for a note without.

@@ -7,6 +7,7 @@ rows can be taken from the moment they come; what a kill costs is the part that 
 from __future__ import annotations
 
 import array
+import copy
 import math
 from collections.abc import Sequence
 
@@ -126,17 +127,22 @@ class Shelf:
         self._parts[self._open] = self._cache.values(shard)
         self._filling = []
 
-    def clear(self) -> None:
-        """Write what isn't yet, and forget all rows; what other processes have written to the cache since is seen.
+    def set_aside(self) -> Shelf:
+        """All rows as a shelf of their own, for which nothing is written any more; this one begins again without any.
+
+        What isn't in the cache yet is written to it, and what other processes have written since is seen.
 
         Raises:
             InputError: the cache's disk is full.
         """
         self.write()
+        aside = copy.copy(self)  # its lists stay with it: `_begin` makes new ones here
+        aside._cache, aside._filling = None, []
         self._begin()
         if self._cache is not None:
             self._cache.release()
             self._cache.refresh()
+        return aside
 
     def _new_row(self, name: str, part: int, place: int) -> None:
         self._rows[name] = len(self._part)
