@@ -35,8 +35,18 @@ class ArtefactError(NoterecError):
     """Something that noterec wrote earlier is missing, broken, or belongs to another model or dataset."""
 
 
+class LockedError(NoterecError):
+    """Another job is writing the same output, or took it over."""
+
+
 class DependencyError(NoterecError):
     """An optional package, a model folder or a device that this feature needs is not here."""
+
+
+class WorkerError(NoterecError):
+    """A process or a machine that worked for a job keeps dying, or ended with a bug."""
+
+    exit_code = 1
 
 
 class BatchError(NoterecError):

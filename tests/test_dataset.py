@@ -6,9 +6,12 @@ import datetime as dt
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from noterec import schema, storage
 from noterec.errors import InputError
@@ -62,6 +65,80 @@ def test_a_deletion_takes_older_versions_with_it(tmp_path: Path) -> None:
         [{"note_id": "a", "updated_at": day(2), "deleted": True}, {"note_id": "b", "updated_at": day(2)}],
     )
     assert data.note_ids.to_list() == ["b"]
+
+
+def test_deleted_notes_are_those_whose_newest_version_says_so(tmp_path: Path) -> None:
+    data = write(
+        tmp_path,
+        [{"note_id": "a", "updated_at": day(1)}, {"note_id": "b", "updated_at": day(1), "deleted": True}],
+        [{"note_id": "a", "updated_at": day(2), "deleted": True}, {"note_id": "b", "updated_at": day(2)}],
+        [{"note_id": "c", "deleted": True}, {"note_id": "d"}],
+    )
+    assert [batch["note_id"].to_pylist() for batch in data.deleted_batches()] == [["a"], ["c"]]
+    assert data.note_count == len(data.note_ids) == 2
+    undeleted = tmp_path / "plain"
+    storage.write_table(pa.table({"note_id": ["a", "b"]}), undeleted / "notes" / "a.parquet")
+    assert (list(Dataset(undeleted).deleted_batches()), Dataset(undeleted).note_count) == ([], 2)
+
+
+ROW = st.fixed_dictionaries(
+    {
+        "note_id": st.sampled_from(["a", "b", "c", "d", "e"]),
+        "updated_at": st.none() | st.integers(1, 3).map(day),
+        "deleted": st.none() | st.booleans(),
+    }
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(ROW, max_size=5), min_size=1, max_size=4),
+    st.sampled_from(["all", "some", "none"]),
+    st.integers(1, 4),
+)
+def test_versions_are_settled_as_row_by_row(
+    tmp_path_factory: pytest.TempPathFactory, files: list[list[dict[str, Any]]], collide: str, batch_rows: int
+) -> None:
+    """Also where hashes of different ids are the same, which only costs time."""
+    rows = [
+        (row, {**entry, "title": f"{number} {row}"})
+        for number, file in enumerate(files)
+        for row, entry in enumerate(file)
+    ]
+    newest: dict[str, dict[str, Any]] = {}
+    for _, row in rows:
+        best = newest.get(row["note_id"])
+        if best is None or (row["updated_at"] or day(1) - dt.timedelta(1)) > (
+            best["updated_at"] or day(1) - dt.timedelta(1)
+        ):
+            newest[row["note_id"]] = row
+    titled = [
+        [{**entry, "title": f"{number} {row}"} for row, entry in enumerate(file)] for number, file in enumerate(files)
+    ]
+    data = write(tmp_path_factory.mktemp("data"), *titled)
+    hashed = Dataset._id_hashes
+    masks = {"all": 0, "some": 1, "none": 2**64 - 1}
+
+    def colliding(self: Dataset, file: Any) -> Any:
+        return hashed(self, file) & np.uint64(masks[collide])
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Dataset, "_id_hashes", colliding)
+        patched.setattr(storage, "ROW_GROUP_ROWS", batch_rows)
+        expected = [
+            (row["note_id"], row["title"]) for _, row in rows if newest[row["note_id"]] is row and not row["deleted"]
+        ]
+        assert titles(data, batch_rows=batch_rows) == expected
+        gone = [row["note_id"] for _, row in rows if newest[row["note_id"]] is row and row["deleted"]]
+        assert [note_id for batch in data.deleted_batches() for note_id in batch["note_id"].to_pylist()] == gone
+
+
+def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
+    """Parquet promises nothing: a string column may hold any bytes."""
+    wrong = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff\xfe"], pa.binary()).buffers())
+    storage.write_table(pa.table({"note_id": ["a"], "title": wrong}), tmp_path / "notes" / "a.parquet")
+    with pytest.raises(InputError, match=r"a\.parquet: damaged Parquet file .*UTF"):
+        list(Dataset(tmp_path).note_batches(["title"]))
 
 
 def test_unknown_columns_and_missing_ones(tmp_path: Path) -> None:

@@ -29,7 +29,8 @@ Config = Annotated[
 Set = Annotated[list[str] | None, typer.Option("--set", help="one setting, KEY=VALUE; may be repeated")]
 Seed = Annotated[int | None, typer.Option("--seed", help="seed of everything random")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
-Out = Annotated[Path, typer.Option("--out", help="where the result goes")]
+# Text, not a Path, which would swallow a slash of s3://; what takes no URLs refuses them itself.
+Out = Annotated[str, typer.Option("--out", metavar="<path>", help="where the result goes")]
 ImageRoot = Annotated[
     Path | None,
     typer.Option("--image-root", help="the only folder below which pictures that the notes give by path are read"),
@@ -42,7 +43,12 @@ Cache = Annotated[
         "below $NOTEREC_CACHE or ~/.cache/noterec, up to images.cache_gib (0: none)",
     ),
 ]
-DatasetPath = Annotated[Path, typer.Argument(help="dataset: a folder with notes/*.parquet and engagement/*.parquet")]
+DatasetPath = Annotated[
+    str,
+    typer.Argument(
+        help="a folder with notes/*.parquet and engagement/*.parquet, local or in an object store (s3://, gs://)",
+    ),
+]
 
 
 @app.callback()

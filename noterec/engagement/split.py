@@ -243,10 +243,10 @@ def _write_notes(data: Dataset, new: set[str], folder: Path) -> None:
         flush()
 
 
-def _checked_target(out: str | os.PathLike[str], dataset: Path) -> Path:
+def _checked_target(out: str | os.PathLike[str], dataset: storage.Place) -> Path:
     """The output folder, if a split may be written there."""
     target = storage.local(out).absolute()
-    if target == dataset.absolute() or target in dataset.absolute().parents:
+    if isinstance(dataset, Path) and (target == dataset.absolute() or target in dataset.absolute().parents):
         raise InputError(f"{target}: holds the dataset {dataset} itself; give another output folder")
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return target

@@ -12,7 +12,6 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -96,7 +95,7 @@ class Catalogue:
         notes: (N, ...) note_id, title, content, hashtags.
     """
 
-    path: Path
+    path: storage.Place
     notes: pl.DataFrame
 
     @classmethod

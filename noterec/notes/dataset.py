@@ -1,7 +1,8 @@
-"""A dataset on disk: a folder with `notes/*.parquet` and `engagement/*.parquet`, and what is known of its clock.
+"""A dataset: a folder with `notes/*.parquet` and `engagement/*.parquet`, local or in an object store, and its clock.
 
 The same note id may stand in several files: the row with the latest `updated_at` wins, an exact tie keeps the first.
-Reading is by batches; only ids and times of the whole table are held in memory to settle that.
+Reading is by batches; to settle that, only a hash of every id is held in memory, and the ids and times of those that stand there
+twice.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import logging
 import os
 from collections.abc import Iterator
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -33,7 +33,7 @@ class Dataset:
     """A folder of notes and engagement.
 
     Attributes:
-        path: the folder.
+        path: the folder, a local path or a place in an object store.
         clock: "time" where timestamps are real, "position" where only each person's order is known and the times are
             made up from it, "none" where the log has no order.
     """
@@ -44,7 +44,7 @@ class Dataset:
         Raises:
             InputError: no such folder, or no notes in it.
         """
-        self.path = storage.local(path)
+        self.path = storage.place(path)
         if not (self.path / "notes").is_dir():
             raise InputError(
                 f"{self.path}: no dataset there; expected a folder with notes/*.parquet and engagement/*.parquet. "
@@ -85,35 +85,72 @@ class Dataset:
         return "none"
 
     @cached_property
-    def _winners(self) -> dict[Path, np.ndarray]:
-        """For every file, which of its rows count: (rows,) bool."""
+    def _winners(self) -> dict[storage.Place, np.ndarray]:
+        """For every file, which of its rows are the newest of their note: (rows,) bool.
+
+        Hashes tell which ids may stand there twice, 8 bytes a row; only of those are the ids themselves and their times compared.
+        """
+        hashes = {file: self._id_hashes(file) for file in self.note_files}
+        ordered = np.concatenate(list(hashes.values()))
+        ordered.sort()
+        repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+        twice = {file: np.isin(found, repeated) for file, found in hashes.items()}
+        winners = {file: ~mask for file, mask in twice.items()}
+        if not len(repeated):
+            return winners
         parts = []
         for number, file in enumerate(self.note_files):
-            with storage.open_parquet(file) as parquet:
-                if "note_id" not in parquet.schema_arrow.names:
-                    raise InputError(
-                        f"{file}: no column 'note_id'; the columns are {', '.join(parquet.schema_arrow.names)}. Rename one, or "
-                        "import the file with --map note_id=COLUMN"
-                    )
-                names = [n for n in ("note_id", "updated_at") if n in parquet.schema_arrow.names]
-                try:
-                    table = schema.conform(parquet.read(columns=names), schema.NOTES, name=str(file))
-                except (pa.ArrowInvalid, OSError) as error:
-                    raise InputError(f"{file}: damaged Parquet file ({error}); write it again, or remove it") from error
-            part = pl.DataFrame(table.select(["note_id", "updated_at"]))
-            parts.append(part.with_row_index("row").with_columns(pl.lit(number, pl.Int64).alias("file")))
-        rows = pl.concat(parts)
+            start = 0
+            for table, mask in self._masked(file, twice[file], ["updated_at"], storage.ROW_GROUP_ROWS):
+                rows = np.flatnonzero(mask)
+                part = pl.DataFrame(table.select(["note_id", "updated_at"]).take(pa.array(rows)))
+                parts.append(part.with_columns(row=pl.Series(rows + start), file=pl.lit(number, pl.Int64)))
+                start += table.num_rows
         kept = (
-            rows.sort(["updated_at", "file", "row"], descending=[True, False, False], nulls_last=True)
+            pl.concat(parts)
+            .sort(["updated_at", "file", "row"], descending=[True, False, False], nulls_last=True)
             .unique("note_id", keep="first", maintain_order=True)
-            .select("file", "row")
         )
-        winners = {}
         for number, file in enumerate(self.note_files):
-            mask = np.zeros(parts[number].height, dtype=bool)
-            mask[kept.filter(pl.col("file") == number)["row"].to_numpy()] = True
-            winners[file] = mask
+            winners[file][kept.filter(pl.col("file") == number)["row"].to_numpy()] = True
         return winners
+
+    def _id_hashes(self, file: storage.Place) -> np.ndarray:
+        """(rows,) uint64: equal where ids are, and rarely elsewhere."""
+        parts = [np.zeros(0, dtype=np.uint64)]
+        parts += [pl.Series(t["note_id"]).hash().to_numpy() for t in self._read(file, [], storage.ROW_GROUP_ROWS)]
+        return np.concatenate(parts)
+
+    def _read(self, file: storage.Place, columns: list[str] | None, batch_rows: int) -> Iterator[pa.Table]:
+        """A file's rows in conformed batches: the ids and those of the columns that are there, None = all."""
+        with storage.open_parquet(file) as parquet:
+            present = parquet.schema_arrow.names
+            if "note_id" not in present:
+                raise InputError(
+                    f"{file}: no column 'note_id'; the columns are {', '.join(present)}. Rename one, or "
+                    "import the file with --map note_id=COLUMN"
+                )
+            wanted = None if columns is None else [c for c in {"note_id", *columns} if c in present]
+            try:
+                for batch in parquet.iter_batches(batch_rows, columns=wanted):
+                    batch.validate(full=True)  # Parquet doesn't promise that a string is UTF-8
+                    yield schema.conform(pa.Table.from_batches([batch]), schema.NOTES, name=str(file))
+            except (pa.ArrowInvalid, OSError) as error:
+                raise InputError(f"{file}: damaged Parquet file ({error}); write it again, or remove it") from error
+
+    def _masked(
+        self, file: storage.Place, mask: np.ndarray, columns: list[str] | None, batch_rows: int
+    ) -> Iterator[tuple[pa.Table, np.ndarray]]:
+        """What `_read` gives, with each batch's part of a mask of the file's rows."""
+        start = 0
+        for table in self._read(file, columns, batch_rows):
+            part = mask[start : start + table.num_rows]
+            start += table.num_rows
+            if start > len(mask):
+                break
+            yield table, part
+        if start != len(mask):
+            raise InputError(f"{file}: it was written to while it was read; run again when that is done")
 
     def note_batches(self, columns: list[str] | None = None, *, batch_rows: int = 8192) -> Iterator[pa.Table]:
         """The live notes (newest version of each id, not deleted), in file order, as conformed Arrow tables.
@@ -123,26 +160,30 @@ class Dataset:
             batch_rows: rows read at a time; a batch holds at most so many.
 
         Raises:
-            InputError: a file is damaged or its columns don't fit the notes schema.
+            InputError: a file is missing or damaged, or its columns don't fit the notes schema.
         """
         for file in self.note_files:
-            keep = self._winners[file]
-            start = 0
-            with storage.open_parquet(file) as parquet:
-                present = parquet.schema_arrow.names
-                wanted = None if columns is None else [c for c in {"note_id", "deleted", *columns} if c in present]
-                try:
-                    for batch in parquet.iter_batches(batch_rows, columns=wanted):
-                        table = schema.conform(pa.Table.from_batches([batch]), schema.NOTES, name=str(file))
-                        mask = _live(table, keep, start)
-                        start += table.num_rows
-                        if columns is not None:
-                            there = set(table.column_names) - {"note_id"}  # one that only other files have is left out
-                            table = table.select(["note_id", *(c for c in columns if c in there)])
-                        if mask.any():
-                            yield table if mask.all() else table.filter(pa.array(mask))
-                except (pa.ArrowInvalid, OSError) as error:
-                    raise InputError(f"{file}: damaged Parquet file ({error}); write it again, or remove it") from error
+            wanted = None if columns is None else ["deleted", *columns]
+            for table, newest in self._masked(file, self._winners[file], wanted, batch_rows):
+                mask = newest & ~_deleted(table)
+                if columns is not None:
+                    there = set(table.column_names) - {"note_id"}  # one that only other files have is left out
+                    table = table.select(["note_id", *(c for c in columns if c in there)])
+                if mask.any():
+                    yield table if mask.all() else table.filter(pa.array(mask))
+
+    def deleted_batches(self) -> Iterator[pa.Table]:
+        """The notes that are deleted (the newest version of their id says so): tables with note_id, in file order."""
+        for file in self.note_files:
+            for table, newest in self._masked(file, self._winners[file], ["deleted"], storage.ROW_GROUP_ROWS):
+                mask = newest & _deleted(table)
+                if mask.any():
+                    yield table.select(["note_id"]).filter(pa.array(mask))
+
+    @cached_property
+    def note_count(self) -> int:
+        """How many notes are live; their ids are not kept."""
+        return sum(table.num_rows for table in self.note_batches([], batch_rows=storage.ROW_GROUP_ROWS))
 
     def notes(self, columns: list[str] | None = None) -> pl.DataFrame:
         """All live notes at once; give `columns` to leave out images and other large ones."""
@@ -181,7 +222,8 @@ class Dataset:
                         read = pa.Table.from_batches([batch])
                         counts = _list_lengths(read["images"], file)
                         table = schema.conform(read.drop_columns("images"), schema.NOTES, name=str(file))
-                        mask = _live(table, self._winners[file], start) & (counts > 0)
+                        newest = self._winners[file][start : start + table.num_rows]
+                        mask = newest & ~_deleted(table) & (counts > 0)
                         start += table.num_rows
                         ids = pl.Series(table["note_id"].filter(pa.array(mask)), dtype=pl.String)
                         parts.append(pl.DataFrame({"note_id": ids, "images": counts[mask]}))
@@ -212,10 +254,9 @@ class Dataset:
         return log.filter(pl.col("action").is_in(list(schema.ENGAGED))) if engaged else log
 
 
-def _live(table: pa.Table, newest: np.ndarray, start: int) -> np.ndarray:
-    """Which rows of a conformed table, the file's from `start` on, are the newest of their note and not deleted: (rows,) bool."""
-    deleted = table["deleted"].fill_null(False).to_numpy()
-    return np.asarray(newest[start : start + table.num_rows] & ~deleted, dtype=bool)
+def _deleted(table: pa.Table) -> np.ndarray:
+    """Which rows of a conformed table are deleted: (rows,) bool."""
+    return np.asarray(table["deleted"].fill_null(False).to_numpy(), dtype=bool)
 
 
 def _smallest_leaf(parquet: pq.ParquetFile, column: str) -> str:
@@ -230,7 +271,7 @@ def _smallest_leaf(parquet: pq.ParquetFile, column: str) -> str:
     return str(parquet.schema.column(leaves[int(np.argmin(sizes))]).path)
 
 
-def _list_lengths(column: pa.ChunkedArray, file: Path) -> np.ndarray:
+def _list_lengths(column: pa.ChunkedArray, file: storage.Place) -> np.ndarray:
     """The length of each list of the images column, null counting as empty: (rows,) int64."""
     kind = column.type
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
@@ -240,4 +281,4 @@ def _list_lengths(column: pa.ChunkedArray, file: Path) -> np.ndarray:
 
 def write_meta(path: str | os.PathLike[str], *, clock: Clock, **origin: Any) -> None:
     """Write a dataset's `dataset.json`; written last, it marks the dataset as complete."""
-    storage.write_json(storage.local(path) / DATASET_FILE, {"format": "noterec dataset", "clock": clock, **origin})
+    storage.write_json(storage.place(path) / DATASET_FILE, {"format": "noterec dataset", "clock": clock, **origin})

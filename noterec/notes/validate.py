@@ -144,8 +144,8 @@ def validate(dataset: str | os.PathLike[str], *, images: ImageSource | None = No
         )
 
 
-def _rows(file: os.PathLike[str]) -> int:
-    with storage.open_parquet(storage.local(file)) as parquet:
+def _rows(file: storage.Place) -> int:
+    with storage.open_parquet(file) as parquet:
         return int(parquet.metadata.num_rows)
 
 
