@@ -7,7 +7,8 @@ Arms, each run `--rounds` times in turn, the best round counting:
 - reference: the loop of the paper's kind: batches in the table's order, padded to their longest, the whole causal LM with its
   language-model head and all layers' states kept, of which the last layer's state at the last token is read.
 - sorted: notes of like length together, the trunk alone.
-- sentence-transformers: its own `encode`, with last-token pooling, of the same prompts as text.
+- sentence-transformers: its own `encode`, with last-token pooling, of the same prompts as text, in float32 and in bfloat16. It tokenises
+  a prompt as one text, so a token here and there is another one, and so are its vectors.
 - noterec, in each precision.
 
 The share of the matrix product's speed counts the products that must be computed: of every note's own tokens, and of what all
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -64,7 +66,8 @@ def main() -> None:
     arms: dict[str, Callable[[], np.ndarray]] = {
         "reference": lambda: reference(encoder, inputs, given.batch),
         "sorted": lambda: sorted_trunk(encoder, inputs),
-        "sentence-transformers": sentence_transformers(encoder, inputs, given.model, given.batch),
+        "sentence-transformers": sentence_transformers(encoder, inputs, given.model, given.batch, torch.float32),
+        "sentence-transformers bf16": sentence_transformers(encoder, inputs, given.model, given.batch, torch.bfloat16),
     }
     for precision in given.precisions.split(","):
         fast = encoder.accelerated(precision)
@@ -76,6 +79,7 @@ def main() -> None:
             started = time.perf_counter()
             vectors[name] = arm()
             best[name] = min(best.get(name, float("inf")), time.perf_counter() - started)
+            print(f"  {name}: {time.perf_counter() - started:.1f} s", file=sys.stderr, flush=True)
     truth = vectors["reference"]
     result: dict[str, Any] = {}
     for name, seconds in best.items():
@@ -100,10 +104,10 @@ def main() -> None:
             json.dumps({"arms": result, "efficiency": efficiency, "padding": 1 - meter.tokens / meter.padded}, indent=2)
         )
         return
-    print(f"\n{'arm':<24}{'notes/s':>9}{'x reference':>13}{'x s.-t.':>9}{'largest diff':>14}{'top-10 overlap':>16}")
+    print(f"\n{'arm':<28}{'notes/s':>9}{'x reference':>13}{'x s.-t.':>9}{'largest diff':>14}{'top-10 overlap':>16}")
     for name, row in result.items():
         print(
-            f"{name:<24}{row['notes_per_second']:>9.2f}{row['times_reference']:>13.2f}{row['times_sentence_transformers']:>9.2f}"
+            f"{name:<28}{row['notes_per_second']:>9.2f}{row['times_reference']:>13.2f}{row['times_sentence_transformers']:>9.2f}"
             f"{row['largest_difference']:>14.1e}{row['top10_overlap']:>16.3f}"
         )
     print(
@@ -135,17 +139,21 @@ def sorted_trunk(encoder: Any, inputs: Inputs, batch_tokens: int = 4096) -> np.n
     return states / np.linalg.norm(states, axis=1, keepdims=True)
 
 
-def sentence_transformers(encoder: Any, inputs: Inputs, model: str, batch: int) -> Callable[[], np.ndarray]:
-    """sentence-transformers' own `encode` of the same prompts."""
+def sentence_transformers(
+    encoder: Any, inputs: Inputs, model: str, batch: int, dtype: torch.dtype
+) -> Callable[[], np.ndarray]:
+    """sentence-transformers' own `encode` of the same prompts, in a dtype."""
     from sentence_transformers import SentenceTransformer, models
 
-    words = models.Transformer(model, max_seq_length=encoder.prompt.max_tokens)
+    words = models.Transformer(model, max_seq_length=encoder.prompt.max_tokens, model_kwargs={"dtype": dtype})
     if words.tokenizer.pad_token is None:
         words.tokenizer.pad_token = words.tokenizer.eos_token
     pooling = models.Pooling(encoder.backbone.hidden_size, pooling_mode="lasttoken")
     peer = SentenceTransformer(modules=[words, pooling], device="cpu")
     texts = [encoder.backbone.tokenizer.decode(ids) for ids in inputs.tokens]
-    return lambda: np.asarray(peer.encode(texts, batch_size=batch, normalize_embeddings=True, show_progress_bar=False))
+    return lambda: np.asarray(
+        peer.encode(texts, batch_size=batch, normalize_embeddings=True, show_progress_bar=False).astype(np.float32)
+    )
 
 
 def ours(encoder: Any, inputs: Inputs, meter: Meter | None = None) -> np.ndarray:

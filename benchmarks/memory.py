@@ -47,7 +47,9 @@ def main() -> None:
             print(f"| {10 * tenth} % | {samples[max(0, len(samples) * tenth // 10 - 1)]:.0f} |")
         quarter = max(1, len(samples) // 4)
         early, late = statistics.median(samples[quarter : 2 * quarter]), statistics.median(samples[-quarter:])
-        print(f"last quarter / second quarter: {late / early:.3f} ({late - early:+.0f} MiB); peak {max(samples):.0f} MiB")
+        print(
+            f"last quarter / second quarter: {late / early:.3f} ({late - early:+.0f} MiB); peak {max(samples):.0f} MiB"
+        )
 
 
 def write_notes(folder: Path, count: int) -> None:
@@ -62,7 +64,11 @@ def write_notes(folder: Path, count: int) -> None:
         ends = np.cumsum(lengths)
         texts = [" ".join(drawn[end - length : end]) for end, length in zip(ends, lengths, strict=True)]
         ids = [f"note-{number:09d}" for number in range(start, start + size)]
-        pq.write_table(pa.table({"note_id": ids, "content": texts}), folder / "notes" / f"{start:09d}.parquet", row_group_size=10_000)
+        pq.write_table(
+            pa.table({"note_id": ids, "content": texts}),
+            folder / "notes" / f"{start:09d}.parquet",
+            row_group_size=10_000,
+        )
 
 
 def write_model(folder: Path, data: Path) -> None:

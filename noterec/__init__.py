@@ -55,6 +55,7 @@ _HOME = {
     "query": "serving.query",
     "evaluate": "evaluation.evaluate",
     "compare": "evaluation.compare",
+    "calibrate": "evaluation.calibration",
     "doctor": "checkup",
     "demo": "tour",
 }
@@ -101,6 +102,7 @@ __all__ = [  # noqa: RUF022
     "query",
     "evaluate",
     "compare",
+    "calibrate",
     "doctor",
     "demo",
 ]

@@ -58,9 +58,10 @@ def compact(
 
 @embeddings.command()
 def repair(table: TablePath, as_json: Json = False) -> None:
-    """Strike out shards that are missing or damaged: the next run makes their notes again.
+    """Strike out shards that are missing or damaged: the next run over a snapshot makes their notes again.
 
-    A lost tombstone lets an older row of its note come back until that next run.
+    Until that run the table isn't complete, and a delta doesn't mend it. A lost tombstone lets an older row of its note come back
+    meanwhile.
 
     \b
     noterec embeddings repair embeddings

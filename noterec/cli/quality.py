@@ -1,4 +1,4 @@
-"""Commands about quality: evaluate, compare."""
+"""Commands about quality: evaluate, compare, calibrate."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from noterec.cli import output
-from noterec.cli.app import Config, Json, Out, Seed, Set, app, load
+from noterec.cli.app import Config, DatasetPath, Json, Out, Seed, Set, app, load
 
 
 @app.command()
@@ -108,3 +108,44 @@ def compare(
     from noterec.evaluation.compare import compare as run
 
     output.comparison(run(first, second), as_json=as_json)
+
+
+@app.command()
+def calibrate(
+    dataset: DatasetPath,
+    model: Annotated[
+        str, typer.Option("--model", help="a trained model; or minilm, a folder or hub id for its zero-shot states")
+    ],
+    precision: Annotated[
+        str, typer.Option(help="what float32 is compared with: bf16, int8, or fp16 on a GPU")
+    ] = "int8",
+    pairs: Annotated[
+        Path | None, typer.Option("--pairs", help="related notes, such as test-pairs.parquet: what recall is lost")
+    ] = None,
+    notes: Annotated[int, typer.Option(help="how many are encoded, those of pairs first")] = 2000,
+    config: Config = None,
+    set_: Set = None,
+    seed: Seed = None,
+    as_json: Json = False,
+) -> None:
+    """What a precision costs before you embed in it: cosines to float32, neighbours kept, recall lost; and its speed.
+
+    --config and --set take the settings of `noterec embed`: device, dimension, batch_tokens.
+
+    \b
+    noterec calibrate data/mine --model model --precision int8 --pairs split/test-pairs.parquet
+    noterec calibrate data/mine --model minilm --precision bf16 --notes 500
+    """
+    from noterec.config import EmbedConfig
+    from noterec.evaluation.calibration import calibrate as run
+
+    found = run(
+        dataset,
+        model=model,
+        precision=precision,  # type: ignore[arg-type]
+        notes=notes,
+        pairs=pairs,
+        config=load(EmbedConfig, config, set_),
+        seed=seed or 0,
+    )
+    output.summary(found, as_json=as_json)

@@ -35,7 +35,7 @@ class EmbedConfig(Settings):
     source: Literal["snapshot", "delta"] = Field(
         "snapshot",
         description="what the notes table is: a snapshot (a note that isn't in it was deleted, and is withdrawn from the output) "
-        "or a delta (only `deleted` says so)",
+        "or a delta (only `deleted` says so, and it may hold no notes at all)",
     )
     max_deleted: float = Field(
         0.2,
@@ -45,7 +45,8 @@ class EmbedConfig(Settings):
     )
     full: bool = Field(
         False,
-        description="encode every note again; a run of it that was stopped is continued, with this setting or without",
+        description="encode every note again, which needs a snapshot; if it is stopped or fails, the next run over a snapshot "
+        "continues it, with this setting or without",
     )
     view: Literal["both", "text", "image", "shuffled", "visual"] = Field(
         "both",
@@ -66,7 +67,10 @@ class EmbedConfig(Settings):
     engine: Literal["local", "ray"] = Field(
         "local", description="where encoders run: on this machine, or on a Ray cluster"
     )
-    address: str | None = Field(None, description="of the Ray cluster, such as ray://head:10001; none = start one here")
+    address: str | None = Field(
+        None,
+        description="of the Ray cluster, such as ray://head:10001; none = RAY_ADDRESS, or one that is started here",
+    )
     workers: int | None = Field(
         None,
         ge=1,
@@ -97,7 +101,7 @@ class GenerateConfig(Settings):
     source: Literal["snapshot", "delta"] = Field(
         "snapshot",
         description="what the notes table is: a snapshot (a note that isn't in it was deleted, and is withdrawn from the output) "
-        "or a delta (only `deleted` says so)",
+        "or a delta (only `deleted` says so, and it may hold no notes at all)",
     )
     max_deleted: float = Field(
         0.2,
@@ -107,7 +111,8 @@ class GenerateConfig(Settings):
     )
     full: bool = Field(
         False,
-        description="write about every note again; a run of it that was stopped is continued, with this setting or without",
+        description="write about every note again, which needs a snapshot; if it is stopped or fails, the next run over a snapshot "
+        "continues it, with this setting or without",
     )
     images: ImagesConfig = ImagesConfig()
     max_rejected: float = Field(

@@ -66,16 +66,13 @@ def read_shard(
         why = said if str(file) in said else f"{file}: {said}"
         raise ArtefactError(
             f"{why}. It is a shard of an output: `noterec embeddings repair {folder}` strikes out what is damaged, and the next "
-            "run makes it again"
+            "run over a snapshot makes it again"
         ) from error
 
 
-def epoch_of(folder: storage.ShardFolder) -> tuple[int, bool]:
-    """The epoch of an output, and whether a run has been through all notes in it.
-
-    A full run begins an epoch. Outputs of earlier versions don't say: what they hold counts as complete.
-    """
-    return int(folder.state.get("epoch", 0)), bool(folder.state.get("complete", bool(folder.shards)))
+def column_of(folder: storage.Place, record: dict[str, Any], name: str) -> pa.ChunkedArray:
+    """One column of a shard of an output; arguments and errors as in `read_shard`."""
+    return pa.chunked_array([chunk for table in read_shard(folder, record, [name]) for chunk in table[name].chunks])
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import threading
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from noterec.model.encoder import NoteEncoder
 from noterec.notes import note
 from noterec.notes.dataset import Dataset
 
-PACKED_ROWS = 1024  # of a unit that takes its pictures' features along to another process
+PACKED_ROWS = 1024  # of a unit, and so of a shard, that takes its pictures' features along to another process
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,8 +94,7 @@ def embed(
         LockedError: another job writes to `out`.
     """
     source = Dataset(dataset)
-    devices = devices_of(config)
-    _check_engine(model, devices, config, cache)
+    devices = checked(config, model, cache)
     crowded = len(devices) > 1 or config.engine == "ray"
     encoder, version = opened(model, "cpu" if crowded else devices[0], config)
     if crowded and config.engine == "local" and encoder.sight is not None:
@@ -135,7 +135,9 @@ def embed(
         del encoder  # weights that the fast copy replaces are let go of; other processes load their own
         with intake, progress.track("embed", source.note_count, "notes") as bar, contextlib.ExitStack() as stack:
             units = _units(increment, intake, config, dimension, bar, packed=crowded)
-            shards = stack.enter_context(contextlib.closing(_encoded(units, ready, recipe, devices, bar)))
+            shards = stack.enter_context(
+                contextlib.closing(_encoded(units, ready, recipe, devices, bar, increment.stop))
+            )
             for written, unit_ids in shards:
                 folder.add(written.record, epoch=increment.epoch)
                 increment.written(*unit_ids, written.record)
@@ -205,6 +207,7 @@ def _encoded(
     recipe: Recipe,
     devices: list[str],
     bar: progress.Bar,
+    stop: threading.Event,
 ) -> Generator[tuple[Written, tuple[pa.Array, np.ndarray]], None, None]:
     """Shards as they are written, with the ids and content hashes of their notes."""
     notes: dict[int, tuple[pa.Array, np.ndarray]] = {}
@@ -218,11 +221,11 @@ def _encoded(
     with contextlib.ExitStack() as stack:
         if config.engine == "ray":
             ray = stack.enter_context(connected(config))
-            shards = dispatch(noted(), Cluster(ray, recipe, config.workers, bar.advance))
+            shards = dispatch(noted(), Cluster(ray, recipe, config.workers, bar.advance), stop=stop.set)
         elif encoder is None:
-            shards = dispatch(noted(), stack.enter_context(Processes(recipe, devices, bar.advance)))
+            shards = dispatch(noted(), stack.enter_context(Processes(recipe, devices, bar.advance)), stop=stop.set)
         else:
-            shards = pipeline(noted(), Coder(encoder, recipe, advance=tracked(bar)))
+            shards = pipeline(noted(), Coder(encoder, recipe, advance=tracked(bar, stop)), stop=stop.set)
         for written in stack.enter_context(contextlib.closing(shards)):
             yield written, notes.pop(written.number)
 
@@ -234,20 +237,25 @@ def _units(
     rows = config.shard_rows if not packed or intake.gallery is None else min(config.shard_rows, PACKED_ROWS)
     for number, table in enumerate(increment.shards(rows, bar)):
         pictures = intake.set_aside(table)
-        places, vectors = np.zeros(0, dtype=np.int64), np.zeros((0, dimension), dtype=np.float32)
         text = table.select(["note_id", *note.ENCODED_COLUMNS, "content_hash"])
-        if config.view != "shuffled":
-            hashes = text["content_hash"].to_numpy()
-            shards, shard_rows = increment.find(hashes)
-            if (
-                intake.gallery is not None
-            ):  # a picture that couldn't be had the last time may be there now: text alone is sure
-                shards[note.content_hashes(text) != hashes] = -1
-            places = np.flatnonzero(shards >= 0)
-            if len(places):
-                vectors = increment.vectors_of(shards[places], shard_rows[places])
+        places, *found = copies_of(increment, intake, text, config.view)
+        vectors = increment.vectors_of(*found) if len(places) else np.zeros((0, dimension), dtype=np.float32)
         taken = pictures.packed() if packed and pictures is not None else pictures
         yield Unit(number, text, taken, places, vectors)
+
+
+def copies_of(
+    increment: Increment, intake: Intake, text: pa.Table, view: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which due notes equal one that is in the output: their rows, and the shards and rows there, (k,) int64 each."""
+    hashes = text["content_hash"].to_numpy()
+    shards, rows = increment.find(hashes)
+    if view == "shuffled":  # equal notes are shown other pictures
+        shards[:] = -1
+    elif intake.gallery is not None:  # a picture that couldn't be had then may be there now: only text is sure
+        shards[note.content_hashes(text) != hashes] = -1
+    places = np.flatnonzero(shards >= 0)
+    return places, shards[places], rows[places]
 
 
 def _facts(increment: Increment, intake: Intake, work: Work) -> dict[str, Any]:
@@ -271,7 +279,13 @@ def _facts(increment: Increment, intake: Intake, work: Work) -> dict[str, Any]:
     }
 
 
-def _check_engine(model: Any, devices: list[str], config: EmbedConfig, cache: Any) -> None:
+def checked(config: EmbedConfig, model: str | os.PathLike[str] | NoteEncoder, cache: Any = None) -> list[str]:
+    """The devices of a run, once its settings are known to go together.
+
+    Raises:
+        ConfigError: they don't.
+    """
+    devices = devices_of(config)
     crowded = len(devices) > 1 or config.engine == "ray"
     if crowded and isinstance(model, NoteEncoder):
         raise ConfigError(
@@ -285,6 +299,7 @@ def _check_engine(model: Any, devices: list[str], config: EmbedConfig, cache: An
         raise ConfigError("engine=ray: readout states aren't kept there; leave the cache out")
     if config.engine == "local" and (config.address or config.workers):
         raise ConfigError("address and workers are of a Ray cluster; give engine=ray, or leave them out")
+    return devices
 
 
 def _found_anywhere(model: str | os.PathLike[str]) -> str:

@@ -12,10 +12,9 @@ import pyarrow as pa
 
 from noterec import progress, storage
 from noterec.config import EmbedConfig
-from noterec.embedding.engine import opened, origin_of
+from noterec.embedding.engine import checked, copies_of, opened, origin_of
 from noterec.embedding.incremental import Increment
 from noterec.embedding.intake import intake_of
-from noterec.embedding.processes import devices_of
 from noterec.model.batching import Meter
 from noterec.model.encoder import NoteEncoder
 from noterec.notes import note
@@ -64,7 +63,8 @@ def embed_forecast(
         InputError, ArtefactError: as `embed` would, for what can be seen beforehand.
     """
     source = Dataset(dataset)
-    encoder, version = opened(model, devices_of(config)[0], config)
+    devices = checked(config, model)
+    encoder, version = opened(model, devices[0], config)
     folder = storage.ShardFolder(out, origin=origin_of(encoder, version, config))
     with progress.stage("forecast"):
         intake = intake_of(encoder, config.images, view=config.view, cache=None, image_root=image_root)
@@ -85,8 +85,10 @@ def embed_forecast(
         due = copied = pictures = 0
         with intake, progress.track("forecast", source.note_count, "notes") as bar:
             for table in increment.shards(config.shard_rows, bar):
-                hashes = table["content_hash"].to_numpy()
-                copies = increment.find(hashes)[0] >= 0
+                text = table.select(["note_id", *note.ENCODED_COLUMNS, "content_hash"])
+                copies = np.zeros(table.num_rows, dtype=bool)
+                copies[copies_of(increment, intake, text, config.view)[0]] = True
+                hashes = text["content_hash"].to_numpy()
                 _, first = np.unique(hashes[~copies], return_index=True)
                 some = table.filter(pa.array(~copies)).take(first)
                 shown = intake.glanced(some)

@@ -90,8 +90,9 @@ def generate(
         Counts and seconds.
 
     Raises:
-        InputError: the model can't write, there are no categories or no notes, too many have nothing to read (`max_rejected`), or
-            too many would be withdrawn (`max_deleted`).
+        InputError: the model can't write, there are no categories, a snapshot has no notes, too many have nothing to read
+            (`max_rejected`), or too many would be withdrawn (`max_deleted`).
+        ConfigError: a full run over a delta, or an image root for a model whose prompt shows no images.
         LockedError: another job is writing `out`.
         ArtefactError: `out` holds answers of another model, task, closed set or way of decoding.
     """

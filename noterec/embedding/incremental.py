@@ -5,12 +5,14 @@ changed it does those, and after a kill it does what is missing. A note that was
 tombstone: a row with its id and nulls, after which its older rows don't count.
 
 A full run begins a new epoch, in which nothing is known. The rows of the epoch before stay until newer ones replace them, and the
-manifest says which epoch it is and whether it is complete: a full run that was killed is continued, not begun again.
+manifest says which epoch it is and whether a full run is under way: one that was killed is continued, not begun again. Only a run
+over a snapshot sees all notes, so only that completes an epoch.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from typing import Literal
 
@@ -19,16 +21,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from noterec import progress, storage
-from noterec.embedding.done import Done, epoch_of, keys_of, read_shard
+from noterec.embedding.done import Done, column_of, keys_of
+from noterec.embedding.epoch import Epoch
+from noterec.embedding.guards import Guards
 from noterec.embedding.intake import Intake
 from noterec.embedding.rejects import Rejects
-from noterec.errors import InputError
+from noterec.embedding.tombstones import withdraw_unseen
+from noterec.errors import ConfigError, InputError
 from noterec.notes import note
 from noterec.notes.dataset import Dataset
 
 logger = logging.getLogger(__name__)
-
-TOMBSTONE_ROWS = 8192  # of a shard: in memory, a null vector takes as much as any other
 
 
 class Increment:
@@ -42,6 +45,7 @@ class Increment:
         rejects: ids of those that have nothing to read.
         deleted: notes that were withdrawn from the output (with `read_only`, that would be); known after `finish`.
         intake: how their rows are taken in.
+        stop: once it is set, by whichever thread, `shards` ends early.
         epoch: every shard of this run is named with it: `folder.add(record, epoch=increment.epoch)`.
     """
 
@@ -67,31 +71,59 @@ class Increment:
             source: the dataset.
             folder: the output, claimed by this job unless it only reads.
             intake: what of a note is taken in; notes of which nothing is are rejected.
-            max_rejected: share of the notes, or of the pictures, above which `finish` calls it an error.
+            max_rejected: share of the notes, or of the pictures, above which `finish` calls it an error; see guards.py.
             mode: what the notes table is. snapshot: a note that isn't in it was deleted; delta: only `deleted` says so.
             max_deleted: share of the output's notes above which `finish` withdraws none and calls it an error.
             full: all notes are due, but for those that a full run did before it was stopped.
-            read_only: write nothing at all.
+            read_only: write nothing at all and decode no picture: whether pictures can be used is then unknown.
 
         Raises:
+            ConfigError: a full run over a delta.
             ArtefactError: a shard of the output is missing or damaged.
         """
-        self._stage, self._verb = stage, verb
-        self._source, self._folder, self.intake = source, folder, intake
-        self._max_rejected, self._max_deleted = max_rejected, max_deleted
+        if full and mode == "delta":
+            raise ConfigError(
+                "full with source=delta: a full run needs the whole table; give source=snapshot, or leave full out"
+            )
+        self._stage, self._source, self._folder, self.intake = stage, source, folder, intake
+        self._guards = Guards(
+            source=source.path,
+            out=folder.path,
+            delta=mode == "delta",
+            lacking=intake.lacking,
+            verb=verb,
+            max_rejected=max_rejected,
+            max_deleted=max_deleted,
+        )
         self._mode, self._read_only = mode, read_only
-        self.epoch, complete = epoch_of(folder)
-        self._begins = full and complete
-        if self._begins:
-            self.epoch, complete = self.epoch + 1, False
-        folder.state.update(epoch=self.epoch, complete=complete)
+        self.stop = threading.Event()
+        self._through = False  # whether `shards` has seen all notes
+        self._epoch = self._entered(full)
+        self.epoch = self._epoch.number
         self._done = Done(folder.path, folder.shards, epoch=self.epoch)
         if mode == "delta":
             self._done.see_all()
-        self._rejects = Rejects(folder.path, images=intake.gallery is not None)
+        self._rejects = Rejects(folder.path, images=intake.gallery is not None and not read_only)
         self._emptied = 0  # of the rejects, in the output
         self.notes = self.unchanged = self.deleted = 0
         self._looked = 0  # pictures of notes seen, those left out included
+
+    def _entered(self, full: bool) -> Epoch:
+        """The epoch of this run: the one that is there, or that this run begins."""
+        folder, epoch = self._folder, Epoch.of(self._folder)
+        self._begins = full and not epoch.full
+        if self._begins:
+            epoch = epoch.begun(empty=not folder.shards)
+        elif self._mode == "delta" and epoch.incomplete:
+            logger.warning(
+                "%s: %s, which a delta doesn't mend: run once over a snapshot", folder.path, epoch.incomplete
+            )
+        elif epoch.full:
+            logger.info("%s: continuing the full run begun %s", folder.path, epoch.full)
+            progress.say(f"continuing the full run begun {epoch.full}")
+        if not self._read_only:
+            epoch.keep(folder)
+        return epoch
 
     @property
     def rejects(self) -> list[str]:
@@ -99,7 +131,7 @@ class Increment:
         return self._rejects.notes
 
     def shards(self, rows: int, bar: progress.Bar) -> Iterator[pa.Table]:
-        """The notes that are due, `rows` at a time (with pictures a few more), the last time fewer.
+        """The notes that are due, `rows` at a time (with pictures a few more), the last time fewer, until `stop` is set.
 
         Args:
             rows: of a shard.
@@ -107,20 +139,29 @@ class Increment:
 
         Yields:
             Tables with note_id, the encoded columns, content_hash, and where pictures are taken in their places. These end with
-            the shard: the next one begins with an empty gallery.
+            the shard: the next one begins with an empty gallery. With `read_only`, as `Intake.undecoded` has them.
         """
         waiting: list[pa.Table] = []
+        count = 0
         for table in self._source.note_batches(self.intake.columns, batch_rows=min(rows, self.intake.batch_rows)):
+            if self.stop.is_set():
+                return
             due = self._take_in(table)
             bar.advance(table.num_rows - due.num_rows)
+            if not due.num_rows:
+                continue
             waiting.append(due)
-            while (count := sum(part.num_rows for part in waiting)) >= rows:
+            count += due.num_rows
+            while count >= rows:
                 whole, size = pa.concat_tables(waiting), rows if self.intake.gallery is None else count
                 yield self._listed(whole.slice(0, size))
                 self.intake.clear()
-                waiting = [whole.slice(size)]
-        if sum(part.num_rows for part in waiting):
+                waiting, count = [whole.slice(size)], count - size
+        if self.stop.is_set():
+            return
+        if count:
             yield self._listed(pa.concat_tables(waiting))
+        self._through = True
 
     def find(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rows of the output, of this epoch, that have these contents, of whichever note.
@@ -149,7 +190,8 @@ class Increment:
         vectors = np.empty((len(shards), self._folder.origin["dimension"]), dtype=np.float32)
         for number in np.unique(shards).tolist():
             wanted = np.flatnonzero(shards == number)
-            found = self._column(number, "embedding").take(pa.array(rows[wanted])).combine_chunks()
+            found = column_of(self._folder.path, self._done.shards[number], "embedding")
+            found = found.take(pa.array(rows[wanted])).combine_chunks()
             vectors[wanted] = found.flatten().to_numpy(zero_copy_only=False).reshape(len(wanted), -1)
         return vectors
 
@@ -165,39 +207,44 @@ class Increment:
         self._done.add(record, hashes)
 
     def finish(self) -> None:
-        """Write the rejects beside the shards, withdraw what was deleted, and write the manifest.
+        """Write the rejects beside the shards, withdraw what was deleted or emptied, and write the manifest.
+
+        Guards come before withdrawals: what one of them refuses is a broken table, or a server that is down, and after that notes
+        that were emptied or deleted stay as they were. Otherwise they are withdrawn, by a delta of a single note too.
 
         Raises:
-            InputError: the dataset has no notes, or too many of them or of the pictures were rejected, or too many would be
-                withdrawn. Then none is; what was done is kept.
+            InputError: the dataset is a snapshot and has no notes, or too many of them or of the pictures were rejected, or too
+                many would be withdrawn. Then none is; what was done is kept.
+            RuntimeError: `shards` didn't come to its end.
         """
-        told = self._deletions() if self._mode == "delta" else 0
-        if not self.notes and not told:
+        if not self._through:
+            raise RuntimeError("finish() after shards() ended early: what it didn't see would count as deleted")
+        if self._mode == "delta":
+            self._deletions()
+        elif not self.notes:
             raise InputError(f"{self._source.path}: has no notes (an empty table, or all of them deleted)")
-        if self._mode == "snapshot":
+        else:
             self._rejects.forget_unmet()
         if not self._read_only:
             self._save()
             self._folder.commit()
-        self._refuse_rejects()
-        self.deleted = self._refuse_deletions()
+        self._guard()
+        self.deleted = self._done.unseen
         if not self._read_only:
-            self._withdraw()
-            self._folder.state["complete"] = True
+            withdraw_unseen(self._folder, self._done, epoch=self.epoch)
+            if self._mode == "snapshot":
+                self._epoch.completed().keep(self._folder)
             self._folder.commit()
 
-    def _deletions(self) -> int:
-        """Take in which notes a delta says were deleted; returns how many."""
-        told = 0
+    def _deletions(self) -> None:
+        """Take in which notes a delta says were deleted."""
         for table in self._source.deleted_batches():
             self._done.see(keys_of(table["note_id"]), False)
             self._rejects.forget(table["note_id"].to_pylist())
-            told += table.num_rows
-        return told
 
-    def _refuse_rejects(self) -> None:
-        """Tell what was left out; raise if it is too much."""
-        pictures = self._rejects.pictures()
+    def _guard(self) -> None:
+        """Tell what was left out; raise if that is too much, or too much is to be withdrawn."""
+        pictures, held = self._rejects.pictures(), self._done.notes
         if self.rejects or pictures:
             logger.warning(
                 "%s: %d notes have %s and are left out, %d pictures can't be used; see %s",
@@ -207,58 +254,10 @@ class Increment:
                 len(pictures),
                 self._rejects.file,
             )
-        limit = f"{100 * self._max_rejected:g} % (max_rejected)"
-        if len(pictures) > max(1, self._max_rejected * self._looked):
-            raise InputError(
-                f"{self._source.path}: {len(pictures)} of {self._looked} pictures can't be used, more than {limit}; they are "
-                f"listed in {self._rejects.file}, the first is of note {pictures[0][0]!r}: {pictures[0][1]}. "
-                "Their notes were done without them, and will be done again when their pictures change or are found"
-            )
-        if not self.intake.partial and len(self.rejects) > self._max_rejected * self.notes:
-            raise InputError(
-                f"{self._source.path}: {len(self.rejects)} of {self.notes} notes have {self.intake.lacking} to {self._verb}, more "
-                f"than {limit}; they are listed in {self._rejects.file}. Was a column mapped to the wrong field?"
-            )
-
-    def _refuse_deletions(self) -> int:
-        """How many notes are to be withdrawn; raise if that is too many."""
-        gone, held = self._done.unseen, self._done.notes
-        if not gone or gone / held <= self._max_deleted:
-            return gone
-        absent, excuse = "are deleted", "If"
-        if self._mode == "snapshot":
-            absent, excuse = "are not in the table", "If the table holds only what changed, give source=delta; if"
-        raise InputError(
-            f"{self._source.path}: {gone} of the {held} notes in {self._folder.path} would be withdrawn, more than "
-            f"{100 * self._max_deleted:g} % (max_deleted): {gone - self._emptied} {absent} and {self._emptied} have "
-            f"{self.intake.lacking}. None was withdrawn; what was done is kept. {excuse} this is right, give "
-            f"max_deleted={np.ceil(100 * gone / held) / 100:g}"
-        )
-
-    def _withdraw(self) -> None:
-        """Write a tombstone for every note that wasn't seen."""
-        shards, rows = self._done.places(unseen=True)
-        ids = pa.chunked_array([], pa.string())
-        for number in np.unique(shards).tolist():
-            found = self._column(number, "note_id").take(pa.array(rows[shards == number]))
-            ids = pa.chunked_array([*ids.chunks, *found.chunks], pa.string())
-            while len(ids) >= TOMBSTONE_ROWS:
-                self._bury(ids.slice(0, TOMBSTONE_ROWS))
-                ids = ids.slice(TOMBSTONE_ROWS)
-        if len(ids):
-            self._bury(ids)
-
-    def _bury(self, ids: pa.ChunkedArray) -> None:
-        """Write one shard of tombstones."""
-        with storage.open_parquet(self._folder.files()[0]) as parquet:
-            columns = parquet.schema_arrow.remove_metadata()
-        nulls = [ids if field.name == "note_id" else pa.nulls(len(ids), field.type) for field in columns]
-        self._folder.append(pa.table(nulls, schema=columns), epoch=self.epoch, tombstones=len(ids))
-
-    def _column(self, number: int, name: str) -> pa.ChunkedArray:
-        """One column of a shard."""
-        tables = read_shard(self._folder.path, self._done.shards[number], [name])
-        return pa.chunked_array([chunk for table in tables for chunk in table[name].chunks])
+        self._guards.check_pictures(self._rejects, self._looked)
+        if not self.intake.partial:
+            self._guards.check_rejects(self._rejects, self.notes, held)
+        self._guards.check_withdrawals(self._done.unseen, self._emptied, held)
 
     def _take_in(self, table: pa.Table) -> pa.Table:
         """The rows that are due, with their content hash and pictures."""
@@ -277,6 +276,8 @@ class Increment:
                 left_out = len(self._rejects.images.get(names[place], ()))
                 self._looked += min(int(counts[place]), self.intake.gallery.images + left_out)
         due = table.append_column("content_hash", pa.array(hashes)).filter(pa.array(readable & ~resting))
+        if self._read_only:
+            return self.intake.undecoded(due)
         return self._with_pictures(due, {names[place] for place in np.flatnonzero(retried)})
 
     def _with_pictures(self, due: pa.Table, retried: set[str]) -> pa.Table:

@@ -167,6 +167,21 @@ class Intake:
         counts = note.image_counts(table)
         return np.asarray(np.minimum(counts, 0 if self.gallery is None else self.gallery.images))
 
+    def undecoded(self, table: pa.Table) -> pa.Table:
+        """Notes as `take_in` would have them, their pictures left alone: `images` has as many entries, which say nothing.
+
+        Their number is all that can be told, and their bytes would fill the memory.
+        """
+        if self.gallery is None:
+            return table
+        table = table if self._texts else _wordless(table)
+        if "images" not in table.column_names:
+            return table
+        ends = np.concatenate(([0], note.image_counts(table).cumsum())).astype(np.int32)
+        place, kind = table.schema.get_field_index("images"), table.schema.field("images").type
+        images = pa.ListArray.from_arrays(pa.array(ends), pa.nulls(int(ends[-1]), kind.value_type))
+        return table.set_column(place, "images", images)
+
     def set_aside(self, table: pa.Table) -> Pictures | None:
         """The pictures of a table that was taken in, to be used while the next ones are taken in; None for text alone."""
         pictures = self.pictures_of(table)

@@ -81,16 +81,23 @@ def modalities(
         ConfigError: config names a view.
         ArtefactError: `out` holds the views of another model.
     """
-    from noterec.embedding.engine import embed  # here: an evaluation reads the record, and needs no torch for that
+    from noterec.embedding.engine import (
+        checked,
+        embed,
+    )  # here: an evaluation reads the record, and needs no torch for that
     from noterec.model.encoder import NoteEncoder
 
+    devices = checked(config, model, cache)
+    crowded = len(devices) > 1 or config.engine == "ray"  # then every process loads the model itself
     if config.view != "both":
         raise ConfigError(f"view={config.view}: all of {', '.join(VIEWS)} are written; leave view out")
     source, target = Dataset(dataset), storage.local(out)
     if isinstance(model, NoteEncoder):
         encoder = model
     else:
-        encoder = NoteEncoder.from_pretrained(model, device=config.device, dimension=config.dimension)
+        encoder = NoteEncoder.from_pretrained(
+            model, device="cpu" if crowded else devices[0], dimension=config.dimension
+        )
     if encoder.sight is None:
         raise InputError(
             f"{'the encoder' if encoder is model else model} reads text only, so there is nothing to compare; expected a model "
@@ -106,7 +113,7 @@ def modalities(
         summaries = {
             view: embed(
                 dataset,
-                model=encoder,
+                model=model if crowded else encoder,
                 out=target / view,
                 config=config.model_copy(update={"view": view}),
                 cache=cache,

@@ -5,17 +5,17 @@ A process that dies costs the units that it had: they are handed out again, and 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
 import multiprocessing
 import os
 import signal
-import time
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
-from typing import Any, Self, cast
+from queue import SimpleQueue
+from typing import Any, Self
 
 from noterec.config import EmbedConfig
 from noterec.embedding.crew import IN_HAND
@@ -25,6 +25,7 @@ from noterec.errors import ConfigError, NoterecError, WorkerError
 logger = logging.getLogger(__name__)
 
 RESTARTS = 3  # of one process without a shard in between; then something is wrong that another start doesn't mend
+PATIENCE_SECONDS = 0.1  # that a process which has failed waits for another unit before it says so
 
 
 def devices_of(config: EmbedConfig) -> list[str]:
@@ -53,13 +54,49 @@ class _Failed:
     text: str
 
 
+class _Process:
+    """A process that runs. Units reach it through a thread: sending one waits until the process has loaded its model."""
+
+    def __init__(self, recipe: Recipe, device: str, threads: int) -> None:
+        context = multiprocessing.get_context("spawn")  # a forked process would share this one's locked threads
+        self.connection, theirs = context.Pipe()
+        arguments = (theirs, recipe, device, threads)
+        self.process = context.Process(target=_work, args=arguments, daemon=True, name=f"noterec-{device}")
+        self.process.start()
+        theirs.close()
+        self.error: Exception | None = None
+        self._queue: SimpleQueue[Unit | None] = SimpleQueue()
+        self._sender = threading.Thread(target=self._send, daemon=True, name="noterec-sender")
+        self._sender.start()
+
+    def hand(self, unit: Unit) -> None:
+        """Send a unit when the process takes it."""
+        self._queue.put(unit)
+
+    def end(self) -> None:
+        """Stop the process, whatever it is at."""
+        self.process.terminate()
+        self.process.join()
+        self._queue.put(None)
+        self._sender.join()
+        self.connection.close()
+
+    def _send(self) -> None:
+        try:
+            while (unit := self._queue.get()) is not None:
+                self.connection.send(unit)
+        except OSError:
+            pass  # it has died: `heard` finds the end of the connection
+        except Exception as error:  # such as too little memory for a copy of the unit
+            self.error = error
+
+
 @dataclasses.dataclass
 class _Worker:
-    """A process, what it has in hand, and how often it was started since its last shard."""
+    """A device, the process on it, what that has in hand, and how often it was started since its last shard."""
 
     device: str
-    process: Any = None
-    connection: Connection | None = None
+    running: _Process | None = None
     units: list[Unit] = dataclasses.field(default_factory=list)
     starts: int = 0
 
@@ -68,7 +105,7 @@ class Processes:
     """A crew of processes on this machine, one per device. Its end, of a `with`, ends them."""
 
     def __init__(self, recipe: Recipe, devices: list[str], advance: Callable[[int], None]) -> None:
-        """Begin; a process starts when it is handed its first unit.
+        """Begin; a process starts when it is handed its first unit, and `hand` doesn't wait for it.
 
         Args:
             recipe: of the run; it names the model.
@@ -78,47 +115,52 @@ class Processes:
         self._recipe, self._advance = recipe, advance
         self._threads = max(1, (os.cpu_count() or 1) // len(devices))
         self._workers = [_Worker(device) for device in devices]
+        self._failure: Exception | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         for worker in self._workers:
-            _end(worker)
+            if worker.running is not None:
+                worker.running.end()
 
     def room(self) -> bool:
         """Whether a process could be handed a unit now."""
-        return min(len(worker.units) for worker in self._workers) < IN_HAND
+        return self._failure is None and min(len(worker.units) for worker in self._workers) < IN_HAND
 
     def hand(self, unit: Unit) -> None:
         """Give a unit to the process that has least in hand, starting it where it isn't running."""
         worker = min(self._workers, key=lambda worker: len(worker.units))
-        if worker.connection is None:
-            context = multiprocessing.get_context("spawn")  # a forked process would share this one's locked threads
-            ours, theirs = context.Pipe()
-            arguments = (theirs, self._recipe, worker.device, self._threads)
-            worker.process = context.Process(target=_work, args=arguments, daemon=True, name=f"noterec-{worker.device}")
-            worker.process.start()
-            theirs.close()
-            worker.connection, worker.starts = ours, worker.starts + 1
+        if worker.running is None:
+            worker.running, worker.starts = _Process(self._recipe, worker.device, self._threads), worker.starts + 1
         worker.units.append(unit)
-        with contextlib.suppress(OSError):  # it has died: `heard` finds the end of its connection
-            worker.connection.send(unit)
+        worker.running.hand(unit)
 
     def heard(self, seconds: float) -> tuple[list[Written], list[Unit]]:
-        """Wait for shards, and for units that were lost with their process; see `Crew`."""
+        """Wait for shards, and for units that were lost with their process; see `Crew`.
+
+        What was written before something failed is returned first; the next call raises.
+        """
+        if self._failure is not None:
+            raise self._failure
+        connections = [worker.running.connection for worker in self._workers if worker.running is not None]
+        ready = wait(connections, timeout=seconds)
         written: list[Written] = []
         lost: list[Unit] = []
-        running = {worker.connection: worker for worker in self._workers if worker.connection is not None}
-        if not running:
-            time.sleep(seconds)
-        for connection in wait(list(running), timeout=seconds):
-            worker = running[cast("Connection", connection)]
-            try:
-                message = cast("Connection", connection).recv()
-            except (EOFError, OSError):
-                lost += self._died(worker)
-                continue
+        for worker in self._workers:
+            if worker.running is not None and worker.running.connection in ready:
+                shards, units = self._heard_from(worker, worker.running)
+                written, lost = written + shards, lost + units
+            if worker.running is not None and worker.running.error is not None:
+                self._failure = worker.running.error
+        return written, lost
+
+    def _heard_from(self, worker: _Worker, running: _Process) -> tuple[list[Written], list[Unit]]:
+        """All that a process has said, and what is lost if it has died."""
+        written: list[Written] = []
+        messages, died = _messages(running.connection)
+        for message in messages:
             if isinstance(message, int):
                 self._advance(message)
             elif isinstance(message, Written):
@@ -126,60 +168,73 @@ class Processes:
                 worker.starts = 0
                 written.append(message)
             elif isinstance(message, _Failed):
-                if message.error is not None:
-                    raise message.error
-                raise WorkerError(f"the encoder process on {worker.device} ended with a bug:\n{message.text}")
-        return written, lost
+                bug = WorkerError(f"the encoder process on {worker.device} ended with a bug:\n{message.text}")
+                self._failure = message.error or bug
+                return written, []
+        return written, self._died(worker, running) if died else []
 
-    def _died(self, worker: _Worker) -> list[Unit]:
+    def _died(self, worker: _Worker, running: _Process) -> list[Unit]:
         """The units that a dead process had in hand."""
-        worker.process.join()
-        code = worker.process.exitcode
+        running.process.join()  # how it died is known a moment after its connection ends
+        running.end()
+        code = running.process.exitcode
         how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
-        lost = worker.units
-        _end(worker)
+        lost, worker.running, worker.units = worker.units, None, []
         if worker.starts > RESTARTS:
-            raise WorkerError(
+            self._failure = WorkerError(
                 f"the encoder process on {worker.device} died {worker.starts} times in a row ({how}) without finishing a shard; "
                 "what was finished is kept. SIGKILL mostly means that memory ran out: lower batch_tokens or shard_rows, or use "
                 "fewer processes"
             )
-        logger.warning("the encoder process on %s died (%s); its notes are encoded again", worker.device, how)
+        else:
+            logger.warning("the encoder process on %s died (%s); its notes are encoded again", worker.device, how)
         return lost
 
 
-def _end(worker: _Worker) -> None:
-    if worker.connection is not None:
-        worker.connection.close()
-        worker.process.terminate()
-        worker.process.join()
-    worker.connection, worker.process, worker.units = None, None, []
+def _messages(connection: Connection) -> tuple[list[Any], bool]:
+    """What has arrived, and whether the other end is gone."""
+    messages: list[Any] = []
+    try:
+        while connection.poll():
+            messages.append(connection.recv())
+    except (EOFError, OSError):
+        return messages, True
+    return messages, False
 
 
 def _work(connection: Connection, recipe: Recipe, device: str, threads: int) -> None:
     """What a process does: units in, shards out, until its connection is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that hands out units
     import torch
 
     from noterec.embedding.pipeline import pipeline
     from noterec.embedding.units import Coder
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that hands out units
+    speaking = threading.Lock()
+    failed = threading.Event()
+
+    def say(message: int | Written | _Failed) -> None:
+        with speaking:  # the thread that encodes counts notes while shards are told
+            connection.send(message)
+
     try:
         torch.set_num_threads(threads)
-        coder = Coder(recipe.encoder(device), recipe, advance=lambda notes, _: connection.send(notes))
-        for written in pipeline(_received(connection), coder):
-            connection.send(written)
+        coder = Coder(recipe.encoder(device), recipe, advance=lambda notes, _: say(notes))
+        for written in pipeline(_received(connection, failed), coder, stop=failed.set):
+            say(written)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the other process is gone
     except NoterecError as error:
-        connection.send(_Failed(error, ""))
+        say(_Failed(error, ""))
     except Exception:
-        connection.send(_Failed(None, traceback.format_exc()))
+        say(_Failed(None, traceback.format_exc()))
 
 
-def _received(connection: Connection) -> Iterator[Unit]:
-    while True:
-        try:
-            yield connection.recv()
-        except (EOFError, OSError):
-            return
+def _received(connection: Connection, failed: threading.Event) -> Iterator[Unit]:
+    """Units as they come. After a failure none is waited for: the other process waits for word of it."""
+    try:
+        while not failed.is_set():
+            if connection.poll(PATIENCE_SECONDS):
+                yield connection.recv()
+    except (EOFError, OSError):
+        return

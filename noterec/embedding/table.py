@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from noterec import progress, storage
-from noterec.embedding.done import Done, epoch_of, read_shard
+from noterec.embedding.done import Done, read_shard
+from noterec.embedding.epoch import Epoch
 from noterec.embedding.record import FOLDER
 from noterec.errors import ArtefactError, InputError
 from noterec.storage.manifest import read_manifest
@@ -41,7 +42,8 @@ class EmbeddingsStatus:
     dtype: str | None
     precision: str | None
     epoch: int  # how many full runs were begun on top of the first
-    complete: bool  # whether a run has been through all notes in this epoch
+    complete: bool  # whether a run over a snapshot has been through all notes in this epoch
+    incomplete: str | None  # why not
     last_run: str | None  # when it began
     last_outcome: str | None  # "done", or the error that ended it
     checked: str  # "sizes", or "checksums"
@@ -67,7 +69,7 @@ class RepairSummary:
 
     path: str
     struck: dict[str, str]  # file -> what was wrong with it
-    rows_struck: int  # whose notes the next run makes again
+    rows_struck: int  # whose notes the next run over a snapshot makes again
     shards: int  # that are left
     rows: int
 
@@ -90,7 +92,7 @@ def embeddings_status(path: str | os.PathLike[str], *, deep: bool = False) -> Em
         except ArtefactError:  # what a listing doesn't show
             damage |= _unreadable(folder, damage)
             done = Done(folder.path, _without(folder, damage))
-        epoch, complete = epoch_of(folder)
+        epoch = Epoch.of(folder)
         run = _last_run(folder.path)
         record.counts.update(rows_in=done.rows, rows_out=done.notes, damaged=len(damage))
         return EmbeddingsStatus(
@@ -107,8 +109,9 @@ def embeddings_status(path: str | os.PathLike[str], *, deep: bool = False) -> Em
             dimension=folder.origin.get("dimension"),
             dtype=folder.origin.get("dtype"),
             precision=folder.origin.get("precision"),
-            epoch=epoch,
-            complete=complete,
+            epoch=epoch.number,
+            complete=epoch.complete,
+            incomplete=epoch.incomplete,
             last_run=run.get("started"),
             last_outcome=run.get("outcome"),
             checked="checksums" if deep else "sizes",
@@ -159,11 +162,12 @@ def compact_embeddings(path: str | os.PathLike[str], *, shard_rows: int = 10_000
 
 
 def repair_embeddings(path: str | os.PathLike[str]) -> RepairSummary:
-    """Strike missing and damaged shards out of a table, so that it can be read again and the next run makes their notes again.
+    """Strike missing and damaged shards out of a table; the next run over a snapshot makes their notes again.
 
-    Every byte is read and compared with its checksum. What a struck shard had replaced comes back until that next run: an older
-    row of a note that has changed since has another content, so the note is due; a note whose tombstone was lost is withdrawn
-    again by the next run over a snapshot, or over a delta that says once more that it is deleted.
+    Every byte is read and compared with its checksum. The table isn't complete until that run: a delta, which doesn't name these
+    notes, can't make them. What a struck shard had replaced comes back meanwhile: an older row of a note that has changed since has
+    another content, so the note is due; a note whose tombstone was lost is withdrawn again by that run, or by a delta that says
+    once more that it is deleted.
 
     Args:
         path: the folder that `noterec embed` or `noterec generate` wrote, or its URL.
@@ -178,6 +182,7 @@ def repair_embeddings(path: str | os.PathLike[str]) -> RepairSummary:
         damage |= _unreadable(folder, damage)
         rows = folder.rows
         if damage:
+            Epoch.of(folder).without(len(damage)).keep(folder)
             folder.replace(_without(folder, damage))
         record.counts.update(rows_in=rows, rows_out=folder.rows, damaged=len(damage))
         return RepairSummary(

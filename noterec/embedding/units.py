@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -240,21 +241,29 @@ class Coder:
                 image_word=self._config.view == "visual",
                 meter=meter,
             )
+            full = False
             try:
                 for batch, part in run:
                     vectors[left[batch]] = part
                     done[batch] = True
                     self._advance(len(batch), meter)
             except torch.OutOfMemoryError:
-                longest = max(len(inputs.tokens[place]) for place in left[~done])
-                budget = self._batch_tokens or default_tokens(self.encoder.device)
-                if budget <= longest:
+                if not self._halve(max(len(inputs.tokens[place]) for place in left[~done])):
                     raise
-                self._batch_tokens = budget // 2
-                torch.cuda.empty_cache()
-                logger.warning("the GPU's memory holds no batch of %d tokens; going on with %d", budget, budget // 2)
+                full = True
             left = left[~done]
+            if full:
+                torch.cuda.empty_cache()  # only here: while the error was being handled, it held on to the batch
         return vectors
+
+    def _halve(self, longest: int) -> bool:
+        """Make batches half as large from here on; False where the longest note fills one alone."""
+        budget = self._batch_tokens or default_tokens(self.encoder.device)
+        if budget <= longest:
+            return False
+        self._batch_tokens = budget // 2
+        logger.warning("the GPU's memory holds no batch of %d tokens; going on with %d", budget, budget // 2)
+        return True
 
     def _from_states(self, prepared: Prepared, meter: Meter) -> np.ndarray:
         """(d, D) float32 through the cache of states."""
@@ -279,10 +288,12 @@ class Coder:
             return
         rows = prepared.due[~sound[prepared.inverse]]
         ids = prepared.unit.table["note_id"].take(pa.array(rows[:1])).to_pylist()
+        why = "The model's weights are damaged, or the text drives it beyond its numbers' range: look at that note"
+        if self._config.precision != "fp32":
+            why = f"With precision={self._config.precision} the model's numbers may overflow: try fp32"
         raise InputError(
             f"{len(rows)} of {len(prepared.due)} vectors are not finite, the first is of note {ids[0]!r}; this shard was not "
-            f"written. With precision={self._config.precision} the model's numbers overflow, or its weights are damaged: try "
-            "precision=fp32"
+            f"written. {why}"
         )
 
 
@@ -295,11 +306,13 @@ def version_of(encoder: NoteEncoder, config: EmbedConfig) -> str:
     )  # for comparisons, not to be mixed with the model's own
 
 
-def tracked(bar: progress.Bar) -> Advance:
-    """Advance a bar, with tokens per second and the share of padding behind it."""
+def tracked(bar: progress.Bar, stop: threading.Event) -> Advance:
+    """Advance a bar, with tokens per second and the share of padding behind it; once `stop` is set, end what is being encoded."""
     started = time.perf_counter()
 
     def advance(notes: int, meter: Meter) -> None:
+        if stop.is_set():
+            raise RuntimeError("the run was stopped")  # nobody waits for this unit any more
         bar.advance(notes, note=rates(meter.tokens, meter.padded, time.perf_counter() - started))
 
     return advance

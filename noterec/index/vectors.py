@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -63,22 +63,12 @@ def load_embeddings(path: str | os.PathLike[str]) -> Embeddings:
     Raises:
         InputError: nothing there, no rows, vectors of several lengths, a null, NaN or infinity, or a vector that isn't
             unit-norm; the message names the first notes concerned.
-        ArtefactError: the rows come from several model versions.
+        ArtefactError: the rows come from several model versions, or a shard that the manifest names is missing.
     """
-    files = storage.parquet_files(path)
-    if not files:
+    parts = storage.read_files(path, lambda files: [_part(file) for file in files])
+    if not parts:
         raise InputError(f"{path}: no Parquet files there; expected an embeddings table: make one with `noterec embed`")
-    ids: list[pa.ChunkedArray] = []
-    versions: list[pa.ChunkedArray] = []
-    buried: list[NDArray[np.bool_]] = []
-    parts: list[NDArray[Any]] = []
-    for file in files:
-        table = _read(file)
-        ids.append(table["note_id"])
-        versions.append(table["model_version"])
-        buried.append(_tombstones(table))
-        parts.append(_matrix(table.filter(pa.array(~buried[-1])), file))
-    dimensions = {part.shape[1]: file for part, file in zip(reversed(parts), reversed(files), strict=True) if len(part)}
+    dimensions = {part.vectors.shape[1]: part.file for part in reversed(parts) if len(part.vectors)}
     if not dimensions:
         raise InputError(f"{path}: the embeddings table is empty; expected at least one row: embed some notes first")
     if len(dimensions) > 1:
@@ -86,11 +76,11 @@ def load_embeddings(path: str | os.PathLike[str]) -> Embeddings:
         raise InputError(
             f"{path}: vectors of several lengths ({found}); expected one D: embed all notes with one model"
         )
-    gone = np.concatenate(buried)
+    gone = np.concatenate([part.gone for part in parts])
     frame = pl.DataFrame(
         {
-            "note_id": pl.Series(pa.concat_arrays(_chunks(ids))),
-            "version": pl.Series(pa.concat_arrays(_chunks(versions))),
+            "note_id": pl.Series(pa.concat_arrays(_chunks([part.ids for part in parts]))),
+            "version": pl.Series(pa.concat_arrays(_chunks([part.versions for part in parts]))),
             "gone": gone,
             "row": np.cumsum(~gone) - 1,  # of the vectors: a tombstone has none
         }
@@ -98,13 +88,29 @@ def load_embeddings(path: str | os.PathLike[str]) -> Embeddings:
     kept = frame.unique("note_id", keep="last", maintain_order=True).filter(~pl.col("gone")).sort("note_id")
     if not kept.height:
         raise InputError(f"{path}: every note was withdrawn from this embeddings table; embed some notes first")
-    stacked = np.concatenate([part for part in parts if len(part)])
+    stacked = np.concatenate([part.vectors for part in parts if len(part.vectors)])
     del parts
     vectors = stacked[kept["row"].to_numpy()].astype(np.float32, copy=False)  # (N, D)
     del stacked
     note_ids = kept["note_id"].alias("note_id")
     _check(vectors, note_ids, path)
     return Embeddings(note_ids, vectors, _one_version(kept["version"], path), frame.height - kept.height)
+
+
+class _Part(NamedTuple):
+    """What one file says of its R rows."""
+
+    file: storage.Place
+    ids: pa.ChunkedArray  # (R,) string
+    versions: pa.ChunkedArray  # (R,) string
+    gone: NDArray[np.bool_]  # (R,) which are tombstones
+    vectors: NDArray[Any]  # (R - tombstones, D)
+
+
+def _part(file: storage.Place) -> _Part:
+    table = _read(file)
+    gone = _tombstones(table)
+    return _Part(file, table["note_id"], table["model_version"], gone, _matrix(table.filter(pa.array(~gone)), file))
 
 
 def _read(file: storage.Place) -> pa.Table:

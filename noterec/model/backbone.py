@@ -75,22 +75,29 @@ class Backbone:
         embedded = model.get_input_embeddings()(ids.clamp(min=0))  # (B, T, H)
         return torch.as_tensor(embedded.index_put((ids < 0).nonzero(as_tuple=True), visual.to(embedded.dtype)))
 
-    def hidden(self, ids: Tensor, lengths: Tensor, visual: Tensor | None = None) -> Tensor:
+    @property
+    def trunk(self) -> nn.Module:
+        """The model without a language-model head: what makes states."""
+        return cast("nn.Module", getattr(self.model, "base_model", self.model))
+
+    def hidden(self, ids: Tensor, lengths: Tensor, visual: Tensor | None = None, *, prefix: Any = None) -> Tensor:
         """The last layer's states; only the trunk runs: no language-model head, no other layer's states are kept.
 
         Args:
             ids: (B, T) int64, right-padded, negative in M slots.
             lengths: (B,) int64, tokens of each note, slots included.
             visual: (M, H) for the slots, row by row; None where there are none.
+            prefix: from `SharedPrefix.cache`: what stands before the ids of every note; causal models only.
 
         Returns:
             (B, T, H) in the backbone's dtype.
         """
-        trunk: Any = getattr(self.model, "base_model", self.model)
-        given = {"input_ids": ids} if visual is None else {"inputs_embeds": self.spliced(ids, visual)}
+        trunk: Any = self.trunk
+        given: dict[str, Any] = {"input_ids": ids} if visual is None else {"inputs_embeds": self.spliced(ids, visual)}
         if self.kind == "causal":
             # Causal attention from the left never sees right padding, so no mask is needed.
-            return torch.as_tensor(trunk(**given, use_cache=False).last_hidden_state)
+            given |= {"use_cache": False} if prefix is None else {"use_cache": True, "past_key_values": prefix}
+            return torch.as_tensor(trunk(**given).last_hidden_state)
         mask = torch.arange(ids.shape[1], device=ids.device)[None, :] < lengths[:, None]  # (B, T)
         return torch.as_tensor(trunk(**given, attention_mask=mask.long()).last_hidden_state)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -13,16 +13,20 @@ from torch.nn import functional as F
 
 from noterec import storage
 from noterec.config import PromptConfig
-from noterec.errors import InputError
+from noterec.errors import ConfigError, InputError
 from noterec.model.backbone import Backbone
-from noterec.model.batching import pad, plan
+from noterec.model.batching import Meter
 from noterec.model.head import Bags, Head, Visual
 from noterec.model.inputs import Inputs, Pictures, Seen
 from noterec.model.lexicon import Lexicon
 from noterec.model.prompts import Prompt
+from noterec.model.running import Run
 from noterec.model.versions import versions_of
 from noterec.model.vision.sight import Glimpse, Sight
 from noterec.notes import note
+
+if TYPE_CHECKING:
+    from noterec.model.prefix import SharedPrefix
 
 
 class Read(NamedTuple):
@@ -49,7 +53,10 @@ class EncoderCore(nn.Module):
         sight: what it sees images with, or None for text alone.
         categories: the closed set that a category is chosen from, ascending; those of the training notes.
         logit_scale: () float32, τ of the contrastive loss; not used for encoding.
+        precision: what `accelerated` made it for; None = an encoder like any other.
     """
+
+    precision: str | None = None
 
     def __init__(
         self,
@@ -75,6 +82,7 @@ class EncoderCore(nn.Module):
         self.prompt = Prompt(backbone.tokenizer, prompt, style=style, slots=None if sight is None else sight.slots)
         self._check_room(self.prompt.max_tokens)
         self._versions: tuple[str, str] | None = None
+        self._prefix: SharedPrefix | None = None
 
     def check_room_to_write(self) -> None:
         """Raise an InputError where a request with its answer could be longer than the backbone reads."""
@@ -121,11 +129,34 @@ class EncoderCore(nn.Module):
 
     def weights_changed(self) -> None:
         """Forget the versions; to be called after the weights were trained or replaced."""
+        if self.precision is not None:
+            raise ConfigError(
+                f"a copy that was accelerated ({self.precision}) stays as it is; change the encoder itself"
+            )
         self._versions = None
+        if self._prefix is not None:
+            self._prefix.forget()
         if self.sight is not None:
             self.sight.weights_changed()
 
-    def read(self, ids: Tensor, lengths: Tensor, readouts: Tensor | None = None, seen: Seen | None = None) -> Read:
+    @property
+    def prefix(self) -> SharedPrefix:
+        """What all notes begin with, to be computed once."""
+        if self._prefix is None:
+            from noterec.model.prefix import SharedPrefix
+
+            self._prefix = SharedPrefix(self.backbone, self.prompt)
+        return self._prefix
+
+    def read(
+        self,
+        ids: Tensor,
+        lengths: Tensor,
+        readouts: Tensor | None = None,
+        seen: Seen | None = None,
+        *,
+        prefix: Any = None,
+    ) -> Read:
         """Run the backbone, and late fusion where there is any.
 
         Args:
@@ -133,11 +164,15 @@ class EncoderCore(nn.Module):
             lengths: (B,) int64.
             readouts: (B, W) int64, positions of the words that are read; None = the last one of each note.
             seen: the notes' pictures; None = they have none.
+            prefix: keys and values of what stands before all of it, from `SharedPrefix.cache`; positions don't count that.
         """
         readouts = lengths[:, None] - 1 if readouts is None else readouts
         glimpse = None if seen is None or self.sight is None else self.sight(seen)
-        hidden = self.backbone.hidden(ids, lengths, None if glimpse is None else glimpse.tokens)  # (B, T, H)
+        visual = None if glimpse is None else glimpse.tokens
+        hidden = self.backbone.hidden(ids, lengths, visual, prefix=prefix)  # (B, T, H)
         states = self.backbone.pooled(hidden, lengths, readouts)  # (B, W, H)
+        if self.precision is not None:
+            states = states.float()  # a trunk in 16 bits; head and gate are in 32
         if glimpse is not None and self.sight is not None and self.sight.gate is not None:
             gate, (_, summary, by_note) = self.sight.gate, glimpse
             states = torch.stack([gate(word, summary, by_note) for word in states.unbind(1)], dim=1)
@@ -212,7 +247,7 @@ class EncoderCore(nn.Module):
             tokens = [self.prompt.without_images(ids, k) for ids, k in zip(tokens, counts, strict=True)]
         return Inputs(tokens, inputs.words)
 
-    def costs(self, lengths: Sequence[int], pictures: Pictures | None) -> np.ndarray:
+    def costs(self, lengths: Sequence[int] | np.ndarray, pictures: Pictures | None) -> np.ndarray:
         """What notes cost of a budget of tokens: their own, and for each picture the states that are read of it.
 
         Where the vision tower moves, its own tokens are computed, with gradient; else the features that it gave are held, in
@@ -234,39 +269,36 @@ class EncoderCore(nn.Module):
 
     @torch.inference_mode()
     def run(
-        self, inputs: Inputs, *, batch_tokens: int, project: bool = True, bf16: bool = False, image_word: bool = False
+        self,
+        inputs: Inputs,
+        *,
+        batch_tokens: int | None = None,
+        project: bool = True,
+        bf16: bool = False,
+        image_word: bool = False,
+        meter: Meter | None = None,
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Encode prepared notes batch by batch, notes of like length together.
 
+        What all notes begin with is computed once, where the backbone allows that (see `SharedPrefix`): the vectors are the same.
+
         Args:
             inputs: from `prepare`.
-            batch_tokens: tokens of a batch, padding included; a picture costs some too, see `costs`.
+            batch_tokens: tokens of a batch that are computed, padding included; a picture costs some too, see `costs`. None = 2048
+                on a CPU, 16384 on a GPU.
             project: False gives states (B, H) in place of embeddings (B, D).
             bf16: multiply the backbone's matrices in bfloat16; vectors then differ by about 1e-2 from float32.
             image_word: read the image word (n_v in arXiv:2405.16789) in place of the note's; every note must have a picture.
+            meter: counts what is computed.
 
         Yields:
             (positions in `inputs` (b,) int64, vectors (b, D or H) float32).
         """
+        assert not (bf16 and self.precision is not None), "one of both: bf16, or a copy that was accelerated"
         was_training = self.training
         self.eval()
-        counts = None if inputs.pictures is None else inputs.pictures.counts
         try:
-            for batch in plan(self.costs([len(ids) for ids in inputs.tokens], inputs.pictures), batch_tokens):
-                ids, lengths = pad([inputs.tokens[i] for i in batch], self.backbone.tokenizer.pad_token_id)
-                readouts = None
-                if image_word:
-                    assert counts is not None, "an image word needs pictures"
-                    places = [[self.prompt.image_word(int(counts[i]))] for i in batch]
-                    readouts = torch.tensor(places, device=self.device)  # (b, 1)
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-                    seen = inputs.seen(batch, self.device)
-                    read = self.read(ids.to(self.device), lengths.to(self.device), readouts, seen)
-                vectors = read.states[:, 0]
-                if project:
-                    words = None if inputs.words is None or image_word else inputs.words[batch]
-                    images = (None, None) if read.glimpse is None else read.glimpse[1:]
-                    vectors = self.project(vectors, words, *images)
-                yield batch, vectors.float().cpu().numpy()
+            meter = Meter() if meter is None else meter
+            yield from Run(self, inputs, batch_tokens, project, bf16, image_word, meter).parts()
         finally:
             self.train(was_training)

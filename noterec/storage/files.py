@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -32,7 +32,10 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         return
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        aside = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
+        # Not tempfile's, whose files are private: with this mode the system applies the user's umask, which a process can't
+        # ask for without changing it for all its threads.
+        handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     except OSError as error:
         raise InputError(f"{target}: can't write there: {error.strerror or error}") from error
     try:
@@ -40,15 +43,12 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(name).chmod(0o666 & ~mask)  # mkstemp makes files private; published ones follow the user's umask
-        Path(name).replace(target)
+        aside.replace(target)
         _sync_folder(target.parent)
     except OSError as error:
         raise InputError(f"{target}: could not be written: {error.strerror or error}; nothing was changed") from error
     finally:
-        Path(name).unlink(missing_ok=True)
+        aside.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

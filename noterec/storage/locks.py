@@ -2,7 +2,7 @@
 
 On a local folder the operating system holds the lock and drops it when the process dies, however it dies; what stands in the
 lock file is for people. An object store knows no processes: there a lock is an object that is created conditionally and renewed
-while the job lives, and one that nobody has renewed for five minutes may be taken over.
+while the job lives, and one that nobody has renewed for five minutes may be taken over; sooner if its holder is seen to be dead.
 """
 
 from __future__ import annotations
@@ -240,7 +240,7 @@ def _taken(lock: ObjectPath, record: dict[str, Any]) -> UpdateVersion:
     while True:
         there = _read(lock)
         if there is not None and not _is_stale(there):
-            advice = f" (if it was killed, its lock runs out {STALE_SECONDS / 60:.0f} minutes later)"
+            advice = f" (if it was killed, its lock runs out within {STALE_SECONDS / 60:.0f} minutes)"
             raise _refusal(lock, _holder(there.data), advice)
         with contextlib.suppress(ConflictError):  # another job was faster: read again, its lock is not stale
             return lock.put_if(_json(record), None if there is None else there.version)
@@ -257,12 +257,13 @@ def _is_stale(lock: Content) -> bool:
     """Whether its holder is dead: seen on this machine, or by the store's clock, so that the holder's needs no trust."""
     holder = _holder(lock.data)
     pid = holder.get("pid")
+    age = (datetime.now(UTC) - lock.modified).total_seconds()
     if holder.get("host") == socket.gethostname() and isinstance(pid, int):
-        if pid == os.getpid():  # a container that was started anew has its name and process number again
-            return holder.get("token") not in _tokens
+        if pid == os.getpid():  # of a container with our name, dead before this one began or alive beside it
+            return holder.get("token") not in _tokens and age > 2 * RENEW_SECONDS
         if not _is_alive(pid):
             return True
-    return (datetime.now(UTC) - lock.modified).total_seconds() > STALE_SECONDS
+    return age > STALE_SECONDS
 
 
 def _is_alive(pid: int) -> bool:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import itertools
 import logging
 import os
 import re
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ import pyarrow as pa
 from noterec.errors import ArtefactError, InputError
 from noterec.storage.files import Hashing, atomic_write, file_hash
 from noterec.storage.locks import Lease, only_job
-from noterec.storage.manifest import MANIFEST, Manifest, read_manifest, write_manifest
+from noterec.storage.manifest import Manifest, manifest_stamp, read_manifest, write_manifest
 from noterec.storage.objects import ObjectPath
 from noterec.storage.parquet import write_parquet
 from noterec.storage.place import Place, place
@@ -35,7 +34,7 @@ logger = logging.getLogger(__name__)
 ShardRecord = dict[str, Any]  # name, rows, bytes, sha256, and what facts the writer adds
 
 SHARD = re.compile(r"shard-([0-9a-f]{16}|[0-9]{6,})\.parquet")  # write_shard, append
-UNFINISHED = re.compile(r"\.(shard-[0-9a-f]+\.parquet|manifest\.json|rejects\.parquet)\.[a-z0-9_]{8}\.tmp")
+UNFINISHED = re.compile(r"\.(shard-[0-9a-f]+\.parquet|manifest\.json|rejects\.parquet)\.[a-z0-9_]{8,16}\.tmp")
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class ShardFolder:
 
     Attributes:
         path: the folder, local or in an object store.
-        origin: what makes the table; a folder of another origin is refused.
+        origin: what makes the table; a folder with shards of another origin is refused.
         shards: the record of each shard, oldest first.
         state: JSON values that are kept in the manifest; written by the next commit.
     """
@@ -96,6 +95,8 @@ class ShardFolder:
         self.origin = origin
         self.shards: list[ShardRecord] = []
         self.state: dict[str, Any] = {}
+        self._there: dict[str, Any] | None = None  # the origin in the manifest; None where there is no manifest
+        self._replaced = False  # shards were taken out of the list at some time
         self._version: UpdateVersion | None = None  # of the manifest in an object store
         self._stamp: tuple[int, ...] | None = None  # of the manifest in a local folder
         self._lease: Lease | None = None
@@ -116,10 +117,11 @@ class ShardFolder:
         Several processes may append to one local folder at once: each sees the others' shards before it names its own.
         """
         with self._locked():
-            if self._refresh() is None:
+            self._refresh()
+            if self._there != self.origin:
                 self._write(self.shards)  # from here on, a shard that isn't named is known to be ours
             record = write_shard(self.path, table, origin=self.origin, name=self._next_name())
-            return self._add(record, facts)
+            return self._add([record], facts)[0]
 
     def add(self, record: ShardRecord, **facts: Any) -> ShardRecord:
         """Name a written shard in the manifest, in one step.
@@ -135,9 +137,24 @@ class ShardFolder:
             LockedError: the claim was lost to another job.
             ConflictError: another job changed the manifest meanwhile (object stores).
         """
+        return self.extend([record], **facts)[0]
+
+    def extend(self, records: Sequence[ShardRecord], **facts: Any) -> list[ShardRecord]:
+        """Name several written shards in one step, which costs as much as to name one.
+
+        Args:
+            records: as `write_shard` returned them; with none, nothing is written.
+            facts: further JSON values, kept with each of them.
+
+        Returns:
+            The records with their facts.
+
+        Raises:
+            LockedError, ConflictError: as for `add`.
+        """
         with self._locked():
             self._refresh()
-            return self._add(record, facts)
+            return self._add(records, facts)
 
     def commit(self) -> None:
         """Write the manifest as it stands, with the state (also for a table without any shard)."""
@@ -147,11 +164,14 @@ class ShardFolder:
     def replace(self, records: Iterable[ShardRecord]) -> None:
         """Swap the list of shards in one step, then remove the files that are no longer named.
 
+        `read_files` lets a reader of the old list begin anew; no later shard gets a name of the old list.
+
         Args:
             records: all shards from now on, old ones and ones that `write_shard` returned.
         """
         with self._locked():
             before, after = self.shards, list(records)
+            self._replaced = True
             self._write(after)
             kept = {shard["name"] for shard in after}
             self._remove(self.path / shard["name"] for shard in before if shard["name"] not in kept)
@@ -201,59 +221,66 @@ class ShardFolder:
             self._lease = lease
             try:
                 with self._locked():
-                    if not self._open():
+                    self._open()
+                    if self._there != self.origin:
                         self._write(self.shards)
                     self._sweep()
                 yield
             finally:
                 self._lease = None
 
-    def _open(self) -> bool:
-        """Take over shards and state as they stand there; returns whether there is a manifest."""
-        if self._refresh(state=True):
-            return True
-        if self.path.exists() and (not self.path.is_dir() or any(True for _ in self.path.glob("*.parquet"))):
+    def _open(self) -> None:
+        """Take over shards and state as they stand there."""
+        self._refresh(state=True)
+        if self._there is not None or not self.path.exists():
+            return
+        if not self.path.is_dir() or any(True for _ in self.path.glob("*.parquet")):
             raise InputError(f"{self.path}: exists and was not written by noterec; give another output")
-        return False
 
-    def _refresh(self, *, state: bool = False) -> bool:
-        """Take over what others have named meanwhile; returns whether there is a manifest."""
-        stamp = _stamp(self.path / MANIFEST)
+    def _refresh(self, *, state: bool = False) -> None:
+        """Take over what others have named meanwhile."""
+        stamp = manifest_stamp(self.path)
         unchanged = stamp is not None and stamp == self._stamp
         if (unchanged or self._version is not None) and not state:  # in a store the conditional put tells
-            return True
+            return
         manifest = read_manifest(self.path)
         if manifest is None:
-            return False
-        if manifest.origin != self.origin:
+            self._there = None
+            return
+        if manifest.origin != self.origin and manifest.shards:  # without any, it is of a run that made nothing
             raise ArtefactError(
                 f"{self.path}: holds a table of another origin ({manifest.origin}, this run: {self.origin}); "
                 "give another output folder, or delete this one"
             )
         self.shards, self._version, self._stamp = manifest.shards, manifest.version, stamp
+        self._there, self._replaced = manifest.origin, manifest.replaced
         if state:
-            self.state = manifest.state
-        return True
+            self.state = manifest.state if manifest.origin == self.origin else {}
 
     def _next_name(self) -> str | None:
-        """The next number, so that the same steps leave the same files; None in a store, where nobody can keep one for us."""
-        if isinstance(self.path, ObjectPath):
-            return None
-        taken = {shard["name"] for shard in self.shards}
-        names = (f"shard-{number:06d}.parquet" for number in itertools.count(len(self.shards)))
-        return next(name for name in names if name not in taken)
+        """The next number, so that the same steps leave the same files; None = a name that nobody else thinks of.
 
-    def _add(self, record: ShardRecord, facts: dict[str, Any]) -> ShardRecord:
-        entry = {**record, **facts}
-        self._write([*self.shards, entry])
-        return entry
+        That is for a store, where nobody can keep a number for us, and for a folder where numbers have become free again: who
+        reads it may still have a list with these names.
+        """
+        name = f"shard-{len(self.shards):06d}.parquet"
+        unsafe = isinstance(self.path, ObjectPath) or self._replaced or any(s["name"] == name for s in self.shards)
+        return None if unsafe else name
+
+    def _add(self, records: Sequence[ShardRecord], facts: dict[str, Any]) -> list[ShardRecord]:
+        entries = [{**record, **facts} for record in records]
+        if entries:
+            self._write([*self.shards, *entries])
+        return entries
 
     def _write(self, shards: list[ShardRecord]) -> None:
         """Commit these shards and the state; `self.shards` are those that the manifest names, also when this fails."""
         if self._lease is not None:
             self._lease.check()
-        self._version = write_manifest(self.path, Manifest(self.origin, shards, self.state, self._version))
-        self.shards, self._stamp = shards, _stamp(self.path / MANIFEST)
+        self._version = write_manifest(
+            self.path, Manifest(self.origin, shards, self.state, self._replaced, self._version)
+        )
+        self.shards, self._there, self._stamp = shards, self.origin, manifest_stamp(self.path)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -292,14 +319,3 @@ class ShardFolder:
                 file.unlink(missing_ok=True)
             except (OSError, InputError) as error:  # nobody reads it; the next claim tries again
                 logger.warning("%s: could not be removed: %s", file, error)
-
-
-def _stamp(file: Place) -> tuple[int, ...] | None:
-    """What changes when a local file is replaced; None where there is none, or it is in a store."""
-    if isinstance(file, ObjectPath):
-        return None
-    try:
-        status = file.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns, status.st_size

@@ -1,7 +1,7 @@
 """Connections to object stores, and what is made of their answers.
 
 Where a store is and who asks comes from the environment, as obstore reads it: AWS_ACCESS_KEY_ID, AWS_REGION, AWS_ENDPOINT_URL,
-AWS_ALLOW_HTTP, ...; GOOGLE_APPLICATION_CREDENTIALS; AZURE_STORAGE_ACCOUNT_NAME, ...
+AWS_ALLOW_HTTP, ...; GOOGLE_SERVICE_ACCOUNT or GOOGLE_APPLICATION_CREDENTIALS; AZURE_STORAGE_ACCOUNT_NAME, ...
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ RETRIES: RetryConfig = {
 CREDENTIALS = {
     "s3": "set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION, or run where an instance role gives them "
     "(profiles in ~/.aws are not read: `aws configure export-credentials --format env` turns one into variables)",
-    "gs": "set GOOGLE_APPLICATION_CREDENTIALS to a key file, run `gcloud auth application-default login`, or run on an "
-    "instance that has them",
+    "gs": "set GOOGLE_SERVICE_ACCOUNT (or GOOGLE_APPLICATION_CREDENTIALS) to the key file of a service account, run "
+    "`gcloud auth application-default login`, or run on an instance that has them",
     "az": "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, or the variables of another kind of login",
 }
 ENDPOINT = {

@@ -48,6 +48,8 @@ def test_status_compact_and_repair(
     assert (code, list(json.loads(out)["struck"])) == (0, [file.name])
     code, out, _ = command(monkeypatch, capsys, "status", used, "--json")
     assert (json.loads(out)["damage"], json.loads(out)["notes"]) == ({}, 11)
+    assert (json.loads(out)["complete"], "struck out" in json.loads(out)["incomplete"]) == (False, True)
+    assert "the next run over a snapshot" in command(monkeypatch, capsys, "repair", "--help")[1]
 
 
 @pytest.mark.parametrize("name", ["status", "compact", "repair"])

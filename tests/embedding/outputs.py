@@ -65,8 +65,7 @@ def increment_of(source: Path, folder: storage.ShardFolder, **settings: Any) -> 
         "encode",
         Dataset(source),
         folder,
-        intake=Intake(),
-        **{"max_rejected": 0.05, "max_deleted": 1, **settings},
+        **{"intake": Intake(), "max_rejected": 0.05, "max_deleted": 1, **settings},
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 from noterec import schema, storage
 from noterec.config import GenerateConfig
 from noterec.embedding.generate import generate
-from noterec.errors import ArtefactError, InputError
+from noterec.errors import ArtefactError, ConfigError, InputError
 from noterec.evaluation.answers import read
 from noterec.model.encoder import NoteEncoder
 from noterec.model.generation import decoding
@@ -99,6 +99,9 @@ def test_notes_that_are_gone_are_withdrawn_and_all_are_written_about_again_if_as
     assert set(read("mine", tmp_path / "t")["note_id"]) == {row["note_id"] for row in data[:-1]}
     full = generate(tmp_path / "d", config=SMALL.model_copy(update={"full": True}), **settings)
     assert (full.written, full.unchanged) == (11, 0)
+    with pytest.raises(ConfigError, match="a full run needs the whole table"):
+        generate(tmp_path / "delta", config=delta.model_copy(update={"full": True}), **settings)
+    assert generate(write(tmp_path / "quiet", []), config=delta, **settings).notes == 0
 
 
 def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(

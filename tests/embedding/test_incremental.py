@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -14,10 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noterec import progress, schema, storage
-from noterec.embedding import incremental
+from noterec.config import ImagesConfig
+from noterec.embedding import incremental, tombstones
+from noterec.embedding.intake import Intake
 from noterec.embedding.table import repair_embeddings
-from noterec.errors import ArtefactError, InputError
+from noterec.errors import ArtefactError, ConfigError, InputError
 from noterec.notes.dataset import Dataset
+from noterec.notes.images.source import ImageSource
 from noterec.notes.note import as_table, content_hashes
 
 from .outputs import ORIGIN, KilledError, files, held, increment_of, many, run, shard, vector_of, write
@@ -69,9 +72,40 @@ def test_a_delta_withdraws_only_what_it_says(tmp_path: Path) -> None:
     assert run(only, out, mode="delta")[0].deleted == 0
     with pytest.raises(InputError, match="has no notes"):
         run(only, out)
-    with pytest.raises(InputError, match="has no notes"):
-        run(write(tmp_path / "none", {}), out, mode="delta")
+    nothing, encoded = run(write(tmp_path / "none", {}), out, mode="delta")  # a night in which nothing happened
+    assert (nothing.notes, nothing.deleted, encoded) == (0, 0, [])
     assert len(held(out)) == 23
+
+
+def test_a_delta_withdraws_what_it_emptied_however_few_notes_it_has(tmp_path: Path) -> None:
+    notes = many(40)
+    out = tmp_path / "e"
+    run(write(tmp_path / "d", notes), out)
+    found, encoded = run(write(tmp_path / "a", {"n000": "x", "n001": " ", "n002": "y"}), out, mode="delta")
+    assert (found.rejects, found.deleted, encoded) == (["n001"], 1, ["n000", "n002"])
+    assert (
+        run(write(tmp_path / "b", {"n003": None, "n004": "", "new": " "}), out, mode="delta", max_rejected=0.08)[
+            0
+        ].deleted
+        == 2
+    )  # 3 of 39
+    assert set(held(out)) == set(notes) - {"n001", "n003", "n004"}
+    assert run(write(tmp_path / "c", {"a": "x", "b": None}), tmp_path / "fresh", mode="delta")[0].rejects == ["b"]
+
+
+def test_a_delta_that_is_broken_withdraws_nothing(tmp_path: Path) -> None:
+    notes = many(1000)
+    out = tmp_path / "e"
+    run(write(tmp_path / "d", notes), out, rows=1000)
+    emptied = {f"n{i:03d}": None for i in range(60)}
+    said = "60 of 61 notes have no text to encode, more than 5 % .*of the 1000 in the output"
+    with pytest.raises(InputError, match=said):
+        run(write(tmp_path / "share", {**emptied, "n100": "x"}, deleted=("n999",)), out, mode="delta")
+    blank = write(tmp_path / "blank", dict(list(emptied.items())[:21]))
+    with pytest.raises(InputError, match="21 of 21 notes have no text to encode, which is the whole delta"):
+        run(blank, out, mode="delta")
+    assert set(held(out)) == set(notes)
+    assert run(blank, out, mode="delta", max_rejected=1)[0].deleted == 21
 
 
 def test_a_delta_where_a_deleted_note_was_posted_again(tmp_path: Path) -> None:
@@ -152,7 +186,9 @@ def test_a_delta_keeps_what_is_known_of_notes_that_it_doesnt_name(tmp_path: Path
     assert storage.read_table(out / "rejects.parquet")["key"].to_pylist() == ["empty"]
 
 
-def test_a_full_run_that_was_killed_is_continued_by_either_command(tmp_path: Path) -> None:
+def test_a_full_run_that_was_killed_is_continued_by_either_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     notes = many(35)
     data, out = write(tmp_path / "d", notes), tmp_path / "e"
     run(data, out)
@@ -160,8 +196,13 @@ def test_a_full_run_that_was_killed_is_continued_by_either_command(tmp_path: Pat
     with pytest.raises(KilledError):
         run(data, out, full=True, kill=2)
     assert len(held(out)) == 35  # nothing of the epoch before is lost
-    with pytest.raises(KilledError):
+    begun = storage.ShardFolder(out, origin=ORIGIN).state["full"]
+    told: list[str] = []
+    monkeypatch.setattr(progress, "say", told.append)
+    with pytest.raises(KilledError), caplog.at_level("INFO"):
         run(data, out, full=True, kill=1)
+    assert told == [f"continuing the full run begun {begun}"]
+    assert told[0] in caplog.text
     assert run(data, out)[1] == names[30:]
     folder = storage.ShardFolder(out, origin=ORIGIN)
     assert folder.state == {"epoch": 1, "complete": True}
@@ -179,11 +220,113 @@ def test_a_full_run_that_was_killed_in_its_first_shard_is_continued(tmp_path: Pa
     assert len(run(data, out)[1]) == 5
 
 
-def test_a_first_run_that_was_killed_is_continued_with_full_too(tmp_path: Path) -> None:
+def test_a_full_run_into_a_new_output_is_continued_too(tmp_path: Path) -> None:
     data, out = write(tmp_path / "d", many(25)), tmp_path / "e"
     with pytest.raises(KilledError):
-        run(data, out, kill=1)
+        run(data, out, full=True, kill=1)
     assert len(run(data, out, full=True)[1]) == 15
+    assert storage.ShardFolder(out, origin=ORIGIN).state == {"epoch": 0, "complete": True}
+
+
+def test_a_full_run_after_a_first_one_that_failed_encodes_all(tmp_path: Path) -> None:
+    """What that one left isn't a full run's, though no run has been through."""
+    notes = many(8)
+    data, out = write(tmp_path / "d", {**notes, "blank": None}), tmp_path / "e"
+    with pytest.raises(InputError, match="1 of 9 notes have no text"):
+        run(data, out)
+    assert run(data, out, full=True, max_rejected=0.2)[1] == list(notes)
+
+
+def test_a_delta_leaves_a_full_run_unfinished_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    notes = many(25)
+    data, out = write(tmp_path / "d", notes), tmp_path / "e"
+    run(data, out)
+    with pytest.raises(KilledError):
+        run(data, out, full=True, kill=1)
+    state = storage.ShardFolder(out, origin=ORIGIN).state
+    run(write(tmp_path / "delta", {"n020": "changed"}), out, mode="delta")
+    assert storage.ShardFolder(out, origin=ORIGIN).state == state
+    assert f"the full run begun {state['full']} is unfinished, which a delta doesn't mend: run once over" in caplog.text
+    write(data, {**notes, "n020": "changed"})
+    assert run(data, out, full=True)[1] == [key for key in list(notes)[10:] if key != "n020"]
+    caplog.clear()
+    run(tmp_path / "delta", out, mode="delta")
+    assert not caplog.records
+
+
+def test_a_full_run_over_a_delta_is_refused(tmp_path: Path) -> None:
+    data, out = write(tmp_path / "d", many(5)), tmp_path / "e"
+    run(data, out)
+    before = files(out)
+    with pytest.raises(ConfigError, match="a full run needs the whole table; give source=snapshot"):
+        run(data, out, mode="delta", full=True)
+    assert files(out) == before
+
+
+def test_deltas_alone_complete_nothing(tmp_path: Path) -> None:
+    data, out = write(tmp_path / "d", many(5)), tmp_path / "e"
+    run(data, out, mode="delta")
+    assert storage.ShardFolder(out, origin=ORIGIN).state == {"epoch": 0, "complete": False}
+    assert run(data, out)[1] == []
+    assert storage.ShardFolder(out, origin=ORIGIN).state == {"epoch": 0, "complete": True}
+
+
+def test_once_stopped_nothing_more_is_read_and_the_run_cant_be_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = many(100)
+    data, out = write(tmp_path / "d", notes), tmp_path / "e"
+    run(data, out)
+    write(data, {key: text if key == "n000" else f"{text}, changed" for key, text in notes.items()})
+    before = files(out)
+    read: list[int] = []
+    batches = Dataset.note_batches
+
+    def counted(self: Dataset, *given: Any, **named: Any) -> Any:
+        for table in batches(self, *given, **named):
+            read.append(table.num_rows)
+            yield table
+
+    monkeypatch.setattr(Dataset, "note_batches", counted)
+    increment = increment_of(data, storage.ShardFolder(out, origin=ORIGIN))
+    shards = increment.shards(10, progress.Bar())
+    next(shards)
+    taken = len(read)
+    increment.stop.set()
+    assert list(shards) == []
+    assert len(read) <= taken + 1 < 10
+    with pytest.raises(RuntimeError, match="ended early"):
+        increment.finish()
+    assert files(out) == before
+
+
+def test_a_stop_in_the_last_batch_counts_too(tmp_path: Path) -> None:
+    data = write(tmp_path / "d", many(6))
+    write(data, {f"b{i}": "text" for i in range(6)}, name="b")
+    increment = increment_of(data, storage.ShardFolder(tmp_path / "e", origin=ORIGIN))
+    for _ in increment.shards(10, progress.Bar()):
+        increment.stop.set()
+    with pytest.raises(RuntimeError, match="ended early"):
+        increment.finish()
+
+
+def test_batches_without_anything_due_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes = many(300)
+    data, out = write(tmp_path / "d", notes), tmp_path / "e"
+    run(data, out, rows=100)
+    write(data, {**notes, "n000": "changed", "n299": "changed"})
+    joined: list[int] = []
+    concat = pa.concat_tables
+
+    def counted(tables: list[pa.Table]) -> pa.Table:
+        joined.append(len(tables))
+        return concat(tables)
+
+    monkeypatch.setattr(incremental.pa, "concat_tables", counted)
+    increment = increment_of(data, storage.ShardFolder(out, origin=ORIGIN))
+    increment.intake.batch_rows = 1
+    assert [table["note_id"].to_pylist() for table in increment.shards(100, progress.Bar())] == [["n000", "n299"]]
+    assert joined == [2]
 
 
 def test_a_run_over_what_is_new_may_be_killed_and_the_epoch_stays_complete(tmp_path: Path) -> None:
@@ -221,10 +364,50 @@ def test_what_only_reads_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+class Untouched:
+    """A gallery that nothing may be put into."""
+
+    images = 2
+
+    def clear(self) -> None:
+        """Nothing is there."""
+
+
+@pytest.mark.parametrize("view", ["both", "image"])
+def test_what_only_reads_counts_pictures_and_decodes_none(tmp_path: Path, view: str) -> None:
+    picture = {"bytes": b"x" * 1000, "path": None}
+    rows: list[dict[str, Any]] = [
+        {"note_id": "a", "title": "text", "images": [picture] * 3},
+        {"note_id": "b", "images": [picture]},
+        {"note_id": "none"},
+        {"note_id": "c", "title": "more", "images": [picture]},
+        {"note_id": "d", "title": "no picture any more", "images": None},
+    ]
+    storage.write_table(pa.Table.from_pylist(rows, schema=schema.NOTES), tmp_path / "d" / "notes" / "a.parquet")
+    out = tmp_path / "e"
+    listed = {"table": "images", "key": "c", "reason": "timeout (image 0): slow", "source": "s"}
+    intake = Intake(ImageSource.below(None, ImagesConfig()), cast("Any", Untouched()), view=view)
+    (table,) = Dataset(tmp_path / "d").note_batches(intake.columns)
+    folder = storage.ShardFolder(out, origin=ORIGIN)
+    folder.append(shard(table.append_column("content_hash", pa.array(intake.hashes(table))).slice(3)), epoch=0)
+    storage.write_table(pa.Table.from_pylist([listed], schema=schema.REJECTS), out / "rejects.parquet")
+    before = files(out)
+    increment = increment_of(tmp_path / "d", folder, read_only=True, intake=intake, max_rejected=0.4)
+    tables = list(increment.shards(2, progress.Bar()))
+    increment.finish()
+    due = pa.concat_tables(tables)
+    assert due.nbytes < 1000
+    assert due["note_id"].to_pylist() == ["a", "b"]
+    assert intake.glanced(due).tolist() == [2, 1]
+    assert due["title"].to_pylist()[0] == ("text" if view == "both" else None)
+    assert (increment.unchanged, increment.rejects) == ((2, ["none"]) if view == "both" else (1, ["none", "d"]))
+    assert files(out) == before
+
+
 def test_tombstones_that_a_kill_prevented_are_written_by_the_next_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(incremental, "TOMBSTONE_ROWS", 2)
+    monkeypatch.setattr(tombstones, "ROWS", 2)
     notes = many(25)
     data, out = write(tmp_path / "d", notes), tmp_path / "e"
     run(data, out)
@@ -307,7 +490,9 @@ def test_one_thread_reads_while_another_tells_what_is_written(tmp_path: Path) ->
     assert all(seen[s]["title"][r].as_py() == f"text {i}" for i, (s, r) in enumerate(zip(shards, rows, strict=True)))
 
 
-def test_damaged_output_is_named_and_repaired_notes_are_due_again(tmp_path: Path) -> None:
+def test_damaged_output_is_named_and_repaired_notes_are_due_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     notes = many(25)
     data, out = write(tmp_path / "d", notes), tmp_path / "e"
     run(data, out)
@@ -315,9 +500,17 @@ def test_damaged_output_is_named_and_repaired_notes_are_due_again(tmp_path: Path
     file.unlink()
     with pytest.raises(ArtefactError, match=rf"{file.name}.*noterec embeddings repair"):
         run(data, out)
+    with pytest.raises(ArtefactError, match="the next run over a snapshot makes it again"):
+        run(data, out)
     repair_embeddings(out)
+    run(write(tmp_path / "delta", {"n000": "note 0"}), out, mode="delta")
+    assert (
+        "1 shards were struck out by `noterec embeddings repair`, which a delta doesn't mend: run once" in caplog.text
+    )
+    assert len(held(out)) == 15
     assert run(data, out)[1] == list(notes)[10:20]
     assert len(held(out)) == 25
+    assert storage.ShardFolder(out, origin=ORIGIN).state == {"epoch": 0, "complete": True}
 
 
 def test_a_lost_tombstone_is_written_again(tmp_path: Path) -> None:
@@ -398,15 +591,19 @@ def test_any_story_ends_in_what_was_last_said_of_each_note(
     out = base / "e"
     truth: dict[str, str] = {}
     epoch_of: dict[str, int] = {}
-    epoch, complete = 0, False
+    epoch, under_way = 0, False
     for number, (mode, notes, deleted, full, kill) in enumerate(story):
         said = {note_id: text for note_id, text in notes.items() if note_id not in deleted}
         data = write(base / str(number), dict(said), deleted=tuple(sorted(deleted)))
-        if not said and not (mode == "delta" and deleted):
+        if not said and mode == "snapshot":
+            continue
+        if full and mode == "delta":
+            with pytest.raises(ConfigError):
+                run(data, out, mode=mode, full=True)
             continue
         texts = {note_id: text for note_id, text in said.items() if text.strip()}
-        if full and complete:
-            epoch, complete = epoch + 1, False
+        if full and not under_way:
+            epoch, under_way = epoch + 1, True
         due = [key for key, text in texts.items() if truth.get(key) != text or epoch_of[key] != epoch]
         killed = kill is not None and 2 * kill < len(due)
         done = due[: 2 * kill] if killed and kill is not None else due
@@ -419,7 +616,7 @@ def test_any_story_ends_in_what_was_last_said_of_each_note(
         truth.update({key: texts[key] for key in done})
         epoch_of.update(dict.fromkeys(done, epoch))
         if not killed:
-            complete = True
+            under_way &= mode == "delta"
             left = set(truth) - set(texts) if mode == "snapshot" else deleted | (set(said) - set(texts))
             for note_id in left:
                 truth.pop(note_id, None)

@@ -16,6 +16,7 @@ from torch import Tensor
 from noterec import schema, storage
 from noterec.config import EmbedConfig, GenerateConfig, ImagesConfig, TrainConfig, VisionConfig
 from noterec.embedding.engine import EmbedSummary, embed
+from noterec.embedding.forecast import embed_forecast
 from noterec.embedding.generate import generate
 from noterec.embedding.intake import intake_of
 from noterec.errors import ConfigError, ImageError, InputError
@@ -29,7 +30,7 @@ from noterec.notes import note
 from noterec.notes.images import fetch as fetching
 from noterec.serving.query import query
 from noterec.training.train import train
-from tests import vision_models
+from tests import colours, vision_models
 from tests.colours import BAD, EYE, SIDE, SMALL, named, new_encoder, note_of, planted, png, title, write_notes
 from tests.colours import write as write_platform
 
@@ -510,3 +511,15 @@ def test_an_index_of_notes_with_pictures_is_asked_with_a_picture(
         query(opened, images=[BAD], model=encoder)
     ids = pl.Series(opened.ids)
     assert ids.is_unique().all()
+
+
+def test_a_forecast_decodes_nothing_and_counts_the_places_of_pictures(
+    encoder: NoteEncoder, tmp_path: Path, looked: list[int]
+) -> None:
+    rows = [note_of("one", png(1), text="paint"), note_of("two", png(2), text="more paint"), *some(20)]
+    data = colours.write_notes(tmp_path / "d", rows)
+    tokens = sum(len(ids) for ids in encoder.prepare(note.as_table(rows), colours.pictures_of(encoder, rows)).tokens)
+    looked.clear()
+    said = embed_forecast(data, model=encoder, out=tmp_path / "e", config=CONFIG)
+    assert looked == [] and not (tmp_path / "e").exists()
+    assert said.due == 22 and said.pictures == sum(bool(row.get("images")) for row in rows) and said.tokens == tokens

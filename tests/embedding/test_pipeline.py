@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -44,8 +45,14 @@ class FakeCoder:
         return Written(given.number, {"name": f"{given.number}"}, work)
 
 
-def run(units: Iterator[Unit], coder: FakeCoder) -> Iterator[Written]:
-    return pipeline(units, cast(Coder, coder))
+def run(
+    units: Iterator[Unit], coder: FakeCoder, stop: Callable[[], None] | None = None
+) -> Generator[Written, None, None]:
+    return pipeline(units, cast(Coder, coder), stop=stop)
+
+
+def waits(event: threading.Event, what: str) -> None:
+    assert event.wait(5), what
 
 
 def test_every_unit_comes_out_in_order_and_each_step_has_its_thread() -> None:
@@ -53,7 +60,7 @@ def test_every_unit_comes_out_in_order_and_each_step_has_its_thread() -> None:
     assert [written.number for written in run(map(unit, range(5)), coder)] == [0, 1, 2, 3, 4]
     threads = {what: {name for said, _, name in coder.said if said == what} for what in ("prepare", "encode", "write")}
     assert threads["prepare"] == {"noterec-reader"} and threads["write"] == {"noterec-writer"}
-    assert threads["encode"] == {threading.current_thread().name.split("_")[0]}
+    assert threads["encode"] == {"noterec-encoder"}
     assert list(run(iter(()), coder)) == []
 
 
@@ -88,13 +95,66 @@ def test_a_shard_is_told_before_the_next_unit_has_been_read() -> None:
     assert told.is_set()
 
 
+def test_a_shard_is_told_while_the_next_unit_is_encoded_and_a_third_comes_in_that_time() -> None:
+    """What an encoder that has two units in hand lives on: nothing waits while the third is on its way."""
+    encoding, told, third = threading.Event(), threading.Event(), threading.Event()
+
+    def units() -> Iterator[Unit]:
+        yield unit(0)
+        yield unit(1)
+        waits(told, "the first shard was held back until the second unit was encoded")
+        yield unit(2)
+
+    class Meeting(FakeCoder):
+        def prepare(self, given: Unit) -> Any:
+            if given.number == 2:
+                third.set()
+            return super().prepare(given)
+
+        def encode(self, prepared: Any) -> tuple[np.ndarray, Work]:
+            if prepared.unit.number == 1:
+                encoding.set()
+                waits(third, "the third unit isn't read while the second is encoded")
+            return super().encode(prepared)
+
+        def write(self, given: Unit, vectors: np.ndarray, work: Work) -> Written:
+            if given.number == 0:
+                waits(encoding, "the second unit isn't encoded while the first is written")
+            return super().write(given, vectors, work)
+
+    numbers = []
+    for written in run(units(), Meeting()):
+        numbers.append(written.number)
+        told.set()
+    assert numbers == [0, 1, 2]
+
+
+def test_no_more_than_one_unit_is_read_ahead() -> None:
+    read: list[int] = []
+
+    class Slow(FakeCoder):
+        def encode(self, prepared: Any) -> tuple[np.ndarray, Work]:
+            time.sleep(0.02)
+            assert max(read) <= prepared.unit.number + 1
+            return super().encode(prepared)
+
+    def units() -> Iterator[Unit]:
+        for number in range(6):
+            read.append(number)
+            yield unit(number)
+
+    assert len(list(run(units(), Slow()))) == 6
+
+
 @pytest.mark.parametrize("where", ["prepare", "encode", "write", "units"])
-def test_an_error_of_any_step_comes_through(where: str) -> None:
+def test_an_error_of_any_step_comes_after_all_shards_before_it(where: str) -> None:
     class Failing(FakeCoder):
         def _say(self, what: str, number: int) -> None:
             super()._say(what, number)
             if what == where and number == 2:
                 raise InputError("the third")
+            if number < 2 and what != "prepare":
+                time.sleep(0.02)  # the error is there before these are
 
     def units() -> Iterator[Unit]:
         for number in range(5):
@@ -106,7 +166,49 @@ def test_an_error_of_any_step_comes_through(where: str) -> None:
     with pytest.raises(InputError, match="the third"):
         for written in run(units(), Failing()):
             done.append(written.number)
-    assert done == sorted(done) and set(done) <= {0, 1}
+    assert done == [0, 1]
+
+
+class Endless:
+    """Units without end, which has one only if it is told to stop."""
+
+    def __init__(self) -> None:
+        self.stopped = threading.Event()
+
+    def __iter__(self) -> Iterator[Unit]:
+        yield unit(0)
+        self.stopped.wait(5)
+        assert self.stopped.is_set(), "the thread that reads was waited for before it was told to stop"
+
+
+def closed(shards: Generator[Written, None, None]) -> None:
+    next(shards)
+    shards.close()
+
+
+def failed(shards: Generator[Written, None, None]) -> None:
+    next(shards)
+    with pytest.raises(KeyboardInterrupt):
+        shards.throw(KeyboardInterrupt())
+
+
+@pytest.mark.parametrize("end", [closed, failed])
+@pytest.mark.parametrize("engine", ["pipeline", "dispatch"])
+def test_who_reads_is_told_to_stop_before_it_is_waited_for(engine: str, end: Callable[[Any], None]) -> None:
+    units = Endless()
+    if engine == "pipeline":
+        end(run(iter(units), FakeCoder(), units.stopped.set))
+    else:
+        end(dispatch(units, FakeCrew(set()), stop=units.stopped.set))
+    assert units.stopped.is_set()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("noterec-")]
+
+
+def test_nobody_is_told_to_stop_when_all_is_done() -> None:
+    stopped = threading.Event()
+    assert len(list(run(map(unit, range(3)), FakeCoder(), stopped.set))) == 3
+    assert len(list(dispatch(map(unit, range(3)), FakeCrew(set()), stop=stopped.set))) == 3
+    assert not stopped.is_set()
 
 
 class FakeCrew:
@@ -137,3 +239,15 @@ def test_lost_units_are_handed_out_again() -> None:
     crew = FakeCrew({0, 3})
     assert sorted(written.number for written in dispatch(map(unit, range(6)), crew)) == list(range(6))
     assert list(dispatch(iter(()), crew)) == []
+
+
+def test_an_error_of_the_reader_comes_after_all_that_was_handed_out() -> None:
+    def units() -> Iterator[Unit]:
+        yield from map(unit, range(3))
+        raise InputError("the fourth")
+
+    done = []
+    with pytest.raises(InputError, match="the fourth"):
+        for written in dispatch(units(), FakeCrew({2})):
+            done.append(written.number)
+    assert sorted(done) == [0, 1, 2]

@@ -39,7 +39,7 @@ def test_status_adds_up(used: Path) -> None:
     assert (found.shards, found.bytes) == (5, sum(file.stat().st_size for file in used.glob("*.parquet")))
     assert (found.kind, found.model_version, found.dimension) == ("embeddings", "m1", 4)
     assert (found.dtype, found.precision) == ("float32", "fp32")
-    assert (found.epoch, found.complete, found.damage, found.checked) == (0, True, {}, "sizes")
+    assert (found.epoch, found.complete, found.incomplete, found.damage, found.checked) == (0, True, None, {}, "sizes")
     assert (found.last_run, found.last_outcome) == (None, None)
     assert embeddings_status(used, deep=True).checked == "checksums"
     assert files(used) == before
@@ -51,6 +51,9 @@ def test_status_tells_the_last_run_and_a_killed_epoch(used: Path) -> None:
         run(used.parent / "d", used, full=True, kill=1)
     found = embeddings_status(used)
     assert (found.epoch, found.complete, found.last_outcome) == (1, False, "KilledError: ")
+    assert (
+        found.incomplete == f"the full run begun {storage.ShardFolder(used, origin=ORIGIN).state['full']} is unfinished"
+    )
     assert found.last_run is not None
     assert found.last_run.startswith("20")
 
@@ -127,10 +130,12 @@ def test_compacting_in_the_middle_of_a_full_run_keeps_epochs_apart(tmp_path: Pat
     run(data, out)
     with pytest.raises(KilledError):
         run(data, out, full=True, kill=1)
+    state = storage.ShardFolder(out, origin=ORIGIN).state
     compact_embeddings(out, shard_rows=100)
     folder = storage.ShardFolder(out, origin=ORIGIN)
     assert [(record["epoch"], record["rows"]) for record in folder.shards] == [(0, 15), (1, 10)]
-    assert folder.state == {"epoch": 1, "complete": False}
+    assert folder.state == state
+    assert (state["epoch"], state["complete"]) == (1, False)
     assert run(data, out)[1] == list(notes)[10:]
 
 
@@ -185,9 +190,24 @@ def test_repairing_strikes_out_what_is_damaged_and_only_that(used: Path) -> None
     found = repair_embeddings(used)
     assert (list(found.struck), found.rows_struck, found.shards, found.rows) == ([first.name, second.name], 20, 3, 11)
     assert storage.parquet_files(used) == rest
+    status = embeddings_status(used)
+    assert (status.complete, status.incomplete) == (False, "2 shards were struck out by `noterec embeddings repair`")
     due = run(used.parent / "d", used)[1]
     assert due == [f"n{i:03d}" for i in range(20) if i not in (0, 3, 7, 12)]
     assert list(held(used)) == list(vectors)
+    assert embeddings_status(used).complete
+
+
+def test_a_full_run_after_a_repair_makes_every_note_again(used: Path) -> None:
+    first, _, _, last, *_ = storage.parquet_files(used)
+    first.unlink()
+    repair_embeddings(used)
+    last.unlink()
+    repair_embeddings(used)
+    state = storage.ShardFolder(used, origin=ORIGIN).state
+    assert state == {"epoch": 0, "complete": False, "struck": 2}
+    assert len(run(used.parent / "d", used, full=True)[1]) == 24
+    assert storage.ShardFolder(used, origin=ORIGIN).state == {"epoch": 1, "complete": True}
 
 
 def test_an_older_row_that_comes_back_is_due_again(used: Path) -> None:

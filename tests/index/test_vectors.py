@@ -11,7 +11,7 @@ import pytest
 
 from noterec import schema, storage
 from noterec.errors import ArtefactError, InputError
-from noterec.index import load_embeddings
+from noterec.index import load_embeddings, vectors
 
 from .conftest import embeddings_table, unit, write_shards
 
@@ -56,6 +56,36 @@ def test_a_table_of_which_every_note_was_withdrawn(tmp_path: Path) -> None:
     write_shards(tmp_path / "e", embeddings_table(["a", "b"], [A, B]), tombstones(["a", "b"]))
     with pytest.raises(InputError, match="every note was withdrawn"):
         load_embeddings(tmp_path / "e")
+
+
+def test_a_table_that_is_compacted_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_shards(tmp_path / "e", embeddings_table(["a", "b"], [A, A]), embeddings_table(["b"], [B]))
+    folder = storage.ShardFolder(path, origin={"stage": "embed"})
+    read = vectors._read
+    files: list[str] = []
+
+    def beaten(file: storage.Place) -> pa.Table:
+        table = read(file)
+        if not files:
+            whole = embeddings_table(["a", "b"], [A, B])
+            folder.replace([storage.write_shard(path, whole, origin=folder.origin)])
+        files.append(file.name)
+        return table
+
+    monkeypatch.setattr(vectors, "_read", beaten)
+    found = load_embeddings(path)
+    assert (found.ids.to_list(), found.superseded) == (["a", "b"], 0)
+    np.testing.assert_allclose(found.vectors, [A, B], atol=1e-6)
+    assert files == ["shard-000000.parquet", folder.shards[0]["name"]]
+
+
+def test_a_table_with_a_missing_shard(tmp_path: Path) -> None:
+    path = write_shards(tmp_path / "e", embeddings_table(["a"], [A]), embeddings_table(["b"], [B]))
+    (path / "shard-000001.parquet").unlink()
+    with pytest.raises(
+        ArtefactError, match=r"missing \(.*shard-000001.*`noterec embeddings repair .*` strikes them out"
+    ):
+        load_embeddings(path)
 
 
 def test_a_withdrawn_bad_vector_does_no_harm_and_a_null_one_with_a_hash_is_no_tombstone(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -43,6 +44,25 @@ def test_a_written_file_has_the_usual_rights(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "new" / "a.json").read_text(encoding="utf-8")) == {"ü": 1}
     rights = [stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "usual", tmp_path / "new" / "a.json")]
     assert rights[0] == rights[1]
+
+
+def test_the_umask_holds_and_is_never_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = os.umask(0o027)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "umask", lambda _: pytest.fail("the umask is that of all threads"))
+            storage.write_json(tmp_path / "a.json", 1)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.json").stat().st_mode) == 0o640
+
+
+def test_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    with storage.atomic_write(tmp_path / "a") as one, storage.atomic_write(tmp_path / "a") as two:
+        one.write(b"one")
+        two.write(b"two")
+        assert len(names(tmp_path)) == 2
+    assert ((tmp_path / "a").read_bytes(), names(tmp_path)) == (b"one", ["a"])
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

@@ -137,17 +137,27 @@ def left_behind(root: str, **about: Any) -> ObjectPath:
 
 def test_a_lock_of_another_machine_runs_out(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     left_behind(s3)
-    with pytest.raises(LockedError, match=r"process 1 on elsewhere, since then.*runs out 5 minutes later"):
+    with pytest.raises(LockedError, match=r"process 1 on elsewhere, since then.*runs out within 5 minutes"):
         folder(s3).claim("tests").__enter__()
     monkeypatch.setattr(locks, "STALE_SECONDS", -5.0)
     with locks.only_job(storage.place(s3), "tests"):
         assert json.loads(storage.place(f"{s3}/.job.lock").read_text())["what"] == "tests"
 
 
-@pytest.mark.parametrize("pid", [2**22 + 1, os.getpid()])  # none that exists; and ours, in a machine's earlier life
-def test_a_lock_of_a_dead_process_of_this_machine_is_taken_over_at_once(gs: str, pid: int) -> None:
-    left_behind(gs, host=socket.gethostname(), pid=pid)
+def test_a_lock_of_a_dead_process_of_this_machine_is_taken_over_at_once(gs: str) -> None:
+    left_behind(gs, host=socket.gethostname(), pid=2**22 + 1)  # more than a system gives out
     with folder(gs).claim("tests"):
+        pass
+
+
+def test_a_container_of_our_name_and_number_is_dead_when_it_stops_renewing(
+    gs: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_behind(gs, host=socket.gethostname(), pid=os.getpid())
+    with pytest.raises(LockedError, match=f"process {os.getpid()} on "), folder(gs).claim("tests"):
+        pass
+    monkeypatch.setattr(locks, "RENEW_SECONDS", 0.0)  # two renewals were due long ago
+    with folder(gs).claim("one"), pytest.raises(LockedError), folder(gs).claim("two"):  # a live one of ours never is
         pass
 
 

@@ -180,7 +180,7 @@ def test_a_store_that_cannot_be_reached(s3: str, monkeypatch: pytest.MonkeyPatch
     ("scheme", "kind", "text", "said"),
     [
         ("s3", "PermissionDeniedError", "<Code>AccessDenied</Code>", "no permission to read it (AccessDenied); give"),
-        ("gs", "UnauthenticatedError", "no", "GOOGLE_APPLICATION_CREDENTIALS"),
+        ("gs", "UnauthenticatedError", "no", "set GOOGLE_SERVICE_ACCOUNT (or GOOGLE_APPLICATION_CREDENTIALS) to"),
         ("s3", "GenericError", "PUT http://169.254.169.254/latest/api/token", "no credentials to read it with"),
         ("az", "GenericError", "Account must be specified", "set AZURE_STORAGE_ACCOUNT_NAME"),
         ("s3", "GenericError", "<Code>SlowDown</Code><Message>Less.</Message>", "refused to read it (SlowDown: Less.)"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 
 from noterec import storage
 from noterec.errors import ArtefactError, InputError
+from noterec.storage import parquet, shards
 from noterec.storage.stores import ConflictError
 
 TABLE = pa.table({"x": [1, 2, 3]})
@@ -120,6 +120,100 @@ def test_manifests_of_earlier_versions(tmp_path: Path) -> None:
     assert (table.shards, table.state, table.check(deep=True)) == ([shard], {}, [])
     table.append(pa.table({"x": [2]}))
     assert column(tmp_path) == [1, 2]
+    storage.write_json(tmp_path / "t" / "manifest.json", {"origin": {}, "shards": [table.shards[1]]})
+    folder(tmp_path).append(pa.table({"x": [3]}))  # they may have gaps, and the next number be taken
+    assert column(tmp_path) == [2, 3]
+
+
+def test_several_shards_are_named_in_one_step(root: storage.Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = folder(root)
+    table.append(pa.table({"x": [1]}), epoch=0)
+    written = [storage.write_shard(root / "t", pa.table({"x": [value]}), origin={}) for value in (2, 3)]
+    commits: list[int] = []
+    write = shards.write_manifest
+
+    def counted(place: storage.Place, manifest: Any) -> Any:
+        commits.append(len(manifest.shards))
+        return write(place, manifest)
+
+    monkeypatch.setattr(shards, "write_manifest", counted)
+    assert table.extend(written, epoch=1) == [{**record, "epoch": 1} for record in written] == table.shards[1:]
+    assert table.extend([]) == []
+    assert commits == [3]
+    assert column(root) == [1, 2, 3]
+    assert folder(root).shards == table.shards
+
+
+def test_names_are_never_given_again(root: storage.Place) -> None:
+    table = folder(root)
+    given = [table.append(pa.table({"x": [value]}))["name"] for value in range(3)]
+    table.replace(table.shards[:2])
+    given.append(table.append(pa.table({"x": [3]}))["name"])
+    table.replace([])
+    again = folder(root)  # the manifest remembers
+    given += [again.append(pa.table({"x": [value]}))["name"] for value in (4, 5)]
+    assert len(set(given)) == 6
+    assert column(root) == [4, 5]
+
+
+def test_numbers_go_on_as_long_as_none_became_free(tmp_path: Path) -> None:
+    table = folder(tmp_path)
+    table.append(pa.table({"x": [0]}))
+    worker = table.add(storage.write_shard(tmp_path / "t", pa.table({"x": [1]}), origin={}))
+    folder(tmp_path).append(pa.table({"x": [2]}))
+    assert shards_of(tmp_path) == sorted(["shard-000000.parquet", worker["name"], "shard-000002.parquet"])
+
+
+@pytest.mark.parametrize("read", [storage.read_table, storage.read_origin])
+def test_who_reads_while_shards_are_replaced_gets_the_new_ones(
+    root: storage.Place, monkeypatch: pytest.MonkeyPatch, read: Callable[..., Any]
+) -> None:
+    table = folder(root, v=1)
+    for value in (1, 2, 3):
+        table.append(pa.table({"x": [value]}))
+    opened = parquet.open_parquet
+    calls: list[str] = []
+
+    def beaten(file: storage.Place) -> pq.ParquetFile:
+        early = opened(file) if read is storage.read_table else None
+        if not calls:  # a compaction ends here, after the list was read
+            table.replace([storage.write_shard(root / "t", pa.table({"x": [10, 20]}), origin={"v": 1})])
+        calls.append(file.name)
+        return early or opened(file)
+
+    monkeypatch.setattr(parquet, "open_parquet", beaten)
+    found = read(root / "t")
+    assert (found["x"].to_pylist() == [10, 20]) if read is storage.read_table else (found == {"v": 1})
+    assert calls[-1] == table.shards[0]["name"]
+
+
+def test_a_missing_shard_is_named_with_what_strikes_it_out(root: storage.Place) -> None:
+    table = folder(root)
+    first, second = (table.append(pa.table({"x": [value]})) for value in (1, 2))
+    (root / "t" / second["name"]).unlink()
+    said = rf"^{root}/t: shards that it lists are missing \(.*{second['name']}: no such file.*embeddings repair {root}/t` strikes"
+    with pytest.raises(ArtefactError, match=said):
+        storage.read_table(root / "t")
+    assert storage.read_table(root / "t" / first["name"])["x"].to_pylist() == [1]
+    with pytest.raises(InputError, match="no such file or folder"):
+        storage.read_table(root / "t" / second["name"])
+
+
+def test_a_list_that_changes_and_still_names_a_missing_shard(tmp_path: Path) -> None:
+    table = folder(tmp_path)
+    for value in (1, 2):
+        table.append(pa.table({"x": [value]}))
+    (tmp_path / "t" / table.shards[0]["name"]).unlink()
+    asked: list[int] = []
+
+    def read(files: list[storage.Place]) -> list[pa.Table]:
+        asked.append(len(files))
+        table.append(pa.table({"x": [3]}))
+        return [storage.read_table(file) for file in files]
+
+    with pytest.raises(ArtefactError, match="shards that it lists are missing"):
+        storage.read_files(tmp_path / "t", read)
+    assert asked == [2, 3]
 
 
 def test_the_list_of_shards_is_swapped_in_one_step(root: storage.Place) -> None:
@@ -218,6 +312,48 @@ def test_a_killed_first_job_leaves_a_folder_that_is_ours(root: storage.Place) ->
         assert shards_of(root) == []
 
 
+def test_a_first_append_that_is_interrupted_leaves_a_folder_that_is_ours(
+    root: storage.Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(storage.ShardFolder, "_add", interrupt)
+        folder(root).append(TABLE)
+    assert len(shards_of(root)) == 1
+    table = folder(root)
+    table.append(pa.table({"x": [1]}))
+    assert column(root) == [1]
+    with table.claim("tests"):
+        assert len(shards_of(root)) == 1
+
+
+def test_a_run_that_made_nothing_leaves_room_for_another_origin(root: storage.Place) -> None:
+    first = folder(root, dtype="float32")
+    with pytest.raises(ZeroDivisionError), first.claim("tests"):
+        first.state = {"epoch": 3}
+        first.commit()
+        storage.write_shard(root / "t", TABLE, origin={"dtype": "float32"})
+        raise ZeroDivisionError
+    second = folder(root, dtype="float16")
+    assert second.state == {}
+    with second.claim("tests"):
+        assert storage.read_json(root / "t" / "manifest.json")["origin"] == {"dtype": "float16"}
+        assert shards_of(root) == []
+        second.append(pa.table({"x": [1]}))
+    assert column(root) == [1]
+    for refused in (lambda: folder(root, dtype="float32"), lambda: first.claim("tests").__enter__()):
+        with pytest.raises(ArtefactError, match="holds a table of another origin"):
+            refused()
+
+
+def test_a_first_append_takes_the_place_of_a_run_that_made_nothing(root: storage.Place) -> None:
+    folder(root, v=1).commit()
+    folder(root, v=2).append(pa.table({"x": [1]}))
+    assert (column(root), folder(root, v=2).rows) == ([1], 1)
+
+
 FULL = """
 import resource, signal, sys
 import numpy as np, pyarrow as pa
@@ -257,17 +393,16 @@ def test_a_disk_that_is_full_at_the_manifest(tmp_path: Path, monkeypatch: pytest
     table = folder(tmp_path)
     table.append(pa.table({"x": [1]}))
     before = (tmp_path / "t" / "manifest.json").read_bytes()
-    make = tempfile.mkstemp
+    make = os.open
 
-    def full(*args: Any, **kwargs: Any) -> tuple[int, str]:
-        if kwargs["prefix"].startswith(".manifest"):
-            handle, name = make(*args, **kwargs)
-            os.close(handle)
-            return os.open("/dev/full", os.O_WRONLY), name
-        return make(*args, **kwargs)
+    def full(path: Any, flags: int, mode: int = 0o777) -> int:
+        if Path(path).name.startswith(".manifest"):
+            os.close(make(path, flags, mode))
+            return make("/dev/full", os.O_WRONLY)
+        return make(path, flags, mode)
 
     with monkeypatch.context() as patched:
-        patched.setattr(tempfile, "mkstemp", full)
+        patched.setattr(os, "open", full)
         with pytest.raises(InputError, match=r"manifest\.json: could not be written: No space left on device"):
             table.append(pa.table({"x": [2]}))
     assert (tmp_path / "t" / "manifest.json").read_bytes() == before
@@ -284,13 +419,13 @@ def test_an_output_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mo
     read_only = folder(tmp_path)
     read_only.append(pa.table({"x": [1]}))
 
-    def refuse(*_: Any, **__: Any) -> tuple[int, str]:
+    def refuse(*_: Any) -> int:
         raise OSError(30, "Read-only file system")
 
     for change in (blocked.commit, lambda: blocked.append(TABLE), lambda: blocked.claim("tests").__enter__()):
         with pytest.raises(InputError, match="can't write there: Not a directory"):
             change()
-    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(InputError, match="can't write there: Read-only file system"):
         read_only.append(TABLE)
     assert (read_only.rows, column(tmp_path)) == (1, [1])

@@ -233,10 +233,10 @@ def test_a_batch_is_bounded_in_pictures_too(several: Path, monkeypatch: pytest.M
     taken: list[tuple[int, int]] = []
     read = encoder.read
 
-    def watched(ids: Tensor, lengths: Tensor, readouts: Any = None, seen: Any = None) -> Any:
+    def watched(ids: Tensor, lengths: Tensor, readouts: Any = None, seen: Any = None, **options: Any) -> Any:
         pictures = 0 if seen is None else len(seen.values)
         taken.append((ids.numel() + 5 * pictures, len(ids)))
-        return read(ids, lengths, readouts, seen)
+        return read(ids, lengths, readouts, seen, **options)
 
     monkeypatch.setattr(encoder, "read", watched)
     budget = 2 * (longest + 10)
