@@ -7,8 +7,8 @@ Arms, each run `--rounds` times in turn, the best round counting:
 - reference: the loop of the paper's kind: batches in the table's order, padded to their longest, the whole causal LM with its
   language-model head and all layers' states kept, of which the last layer's state at the last token is read.
 - sorted: notes of like length together, the trunk alone.
-- sentence-transformers: its own `encode`, with last-token pooling, of the same prompts as text, in float32 and in bfloat16. It tokenises
-  a prompt as one text, so a token here and there is another one, and so are its vectors.
+- sentence-transformers: its own `encode`, with last-token pooling, of the same prompts as text, in float32 and in bfloat16. It
+  tokenises a prompt as one text, so a token here and there is another one, and so are its vectors.
 - noterec, in each precision.
 
 The share of the matrix product's speed counts the products that must be computed: of every note's own tokens, and of what all
@@ -115,7 +115,7 @@ def main() -> None:
     )
     for name, row in efficiency.items():
         print(
-            f"  {100 * row['share']:.0f} % of {row['gflops']:.0f} GFLOP/s, the matrix product's speed ({name}) at the model's shapes"
+            f"  {100 * row['share']:.0f} % of {row['gflops']:.0f} GFLOP/s, the product's own speed ({name}) at the model's shapes"
         )
 
 
