@@ -114,7 +114,7 @@ class Increment:
         self._begins = full and not epoch.full
         if self._begins:
             epoch = epoch.begun(empty=not folder.shards)
-        elif self._mode == "delta" and epoch.incomplete:
+        elif self._mode == "delta" and (epoch.struck or epoch.full):
             logger.warning(
                 "%s: %s, which a delta doesn't mend: run once over a snapshot", folder.path, epoch.incomplete
             )

@@ -523,3 +523,13 @@ def test_a_forecast_decodes_nothing_and_counts_the_places_of_pictures(
     said = embed_forecast(data, model=encoder, out=tmp_path / "e", config=CONFIG)
     assert looked == [] and not (tmp_path / "e").exists()
     assert said.due == 22 and said.pictures == sum(bool(row.get("images")) for row in rows) and said.tokens == tokens
+
+
+@pytest.mark.slow
+def test_two_processes_see_what_one_sees(model: Path, encoder: NoteEncoder, tmp_path: Path) -> None:
+    rows = planted()
+    alone = run(tmp_path, rows, encoder, "one")
+    crowd = run(tmp_path, rows, model, "two", config=CONFIG.model_copy(update={"device": "cpu,cpu"}))
+    assert (crowd.encoded, crowd.pictures, crowd.tokens > 0) == (alone.encoded, alone.pictures, True)
+    found, expected = vectors(tmp_path / "two"), vectors(tmp_path / "one")
+    np.testing.assert_allclose([found[key] for key in expected], list(expected.values()), atol=1e-5)
