@@ -40,7 +40,7 @@ def recipe(model: Path, out: Path, version: str) -> Recipe:
 
 
 def test_two_processes_of_which_one_is_killed(trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    data = write(tmp_path / "d", rows(200))
+    data = write(tmp_path / "d", rows(90))
     alone = embed(data, model=trained, out=tmp_path / "one", config=SMALL)
     manifest = tmp_path / "two" / storage.MANIFEST
 
@@ -57,9 +57,9 @@ def test_two_processes_of_which_one_is_killed(trained: Path, tmp_path: Path, cap
     crowd = embed(data, model=trained, out=tmp_path / "two", config=config)
     killer.join()
     assert "died (SIGKILL); its notes are encoded again" in caplog.text
-    assert (crowd.encoded, crowd.notes, crowd.model_version) == (200, 200, alone.model_version)
+    assert (crowd.encoded, crowd.notes, crowd.model_version) == (90, 90, alone.model_version)
     ids = storage.read_table(tmp_path / "two", columns=["note_id"])["note_id"].to_pylist()
-    assert sorted(ids) == [f"n{number:03d}" for number in range(200)]  # each once
+    assert sorted(ids) == [f"n{number:03d}" for number in range(90)]  # each once
     first, second = load_embeddings(tmp_path / "one"), load_embeddings(tmp_path / "two")
     np.testing.assert_allclose(second.vectors, first.vectors, atol=1e-5)
     assert not multiprocessing.active_children()
