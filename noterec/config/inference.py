@@ -10,7 +10,35 @@ from noterec.config.data import ImagesConfig
 from noterec.config.settings import Settings
 
 
-class EmbedConfig(Settings):
+class Incremental(Settings):
+    """What stages that go through a dataset's notes, and only those that are new or changed, have in common."""
+
+    source: Literal["snapshot", "delta"] = Field(
+        "snapshot",
+        description="what the notes table is: a snapshot (a note that isn't in it was deleted, and is withdrawn from the output) "
+        "or a delta (only `deleted` says so, and it may hold no notes at all)",
+    )
+    max_deleted: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="share of the output's notes that one run may withdraw; above it nothing is withdrawn and it is an error",
+    )
+    full: bool = Field(
+        False,
+        description="do every note again, which needs a snapshot; if it is stopped or fails, the next run over a snapshot "
+        "continues it, with this setting or without",
+    )
+    images: ImagesConfig = ImagesConfig()
+    max_rejected: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="share of the notes with nothing to read, or of unusable pictures, above which it is an error",
+    )
+
+
+class EmbedConfig(Incremental):
     """Notes to vectors (`noterec embed`)."""
 
     batch_tokens: int | None = Field(
@@ -32,33 +60,10 @@ class EmbedConfig(Settings):
         "fp32",
         description="of the backbone's matrix products; `noterec calibrate` says what one of the others costs in recall. fp16: GPU",
     )
-    source: Literal["snapshot", "delta"] = Field(
-        "snapshot",
-        description="what the notes table is: a snapshot (a note that isn't in it was deleted, and is withdrawn from the output) "
-        "or a delta (only `deleted` says so, and it may hold no notes at all)",
-    )
-    max_deleted: float = Field(
-        0.2,
-        ge=0,
-        le=1,
-        description="share of the output's notes that one run may withdraw; above it nothing is withdrawn and it is an error",
-    )
-    full: bool = Field(
-        False,
-        description="encode every note again, which needs a snapshot; if it is stopped or fails, the next run over a snapshot "
-        "continues it, with this setting or without",
-    )
     view: Literal["both", "text", "image", "shuffled", "visual"] = Field(
         "both",
         description="what of a note is encoded, for comparisons; both: all of it; text or image: that alone; shuffled: its text "
         "with another note's images; visual: the image word (vision.micl)",
-    )
-    images: ImagesConfig = ImagesConfig()
-    max_rejected: float = Field(
-        0.05,
-        ge=0,
-        le=1,
-        description="share of the notes with nothing to read, or of unusable pictures, above which it is an error",
     )
     device: str = Field(
         "auto",
@@ -78,7 +83,7 @@ class EmbedConfig(Settings):
     )
 
 
-class GenerateConfig(Settings):
+class GenerateConfig(Incremental):
     """Notes to hashtags or a category (`noterec generate`)."""
 
     decoding: Literal["constrained", "free"] = Field(
@@ -98,29 +103,6 @@ class GenerateConfig(Settings):
     early_stopping: bool = Field(True, description="off: always draw all samples")
     temperature: float = Field(0.7, gt=0)
     max_tokens: int = Field(48, ge=1, description="of an answer that is written freely")
-    source: Literal["snapshot", "delta"] = Field(
-        "snapshot",
-        description="what the notes table is: a snapshot (a note that isn't in it was deleted, and is withdrawn from the output) "
-        "or a delta (only `deleted` says so, and it may hold no notes at all)",
-    )
-    max_deleted: float = Field(
-        0.2,
-        ge=0,
-        le=1,
-        description="share of the output's notes that one run may withdraw; above it nothing is withdrawn and it is an error",
-    )
-    full: bool = Field(
-        False,
-        description="write about every note again, which needs a snapshot; if it is stopped or fails, the next run over a snapshot "
-        "continues it, with this setting or without",
-    )
-    images: ImagesConfig = ImagesConfig()
-    max_rejected: float = Field(
-        0.05,
-        ge=0,
-        le=1,
-        description="share of the notes with nothing to read, or of unusable pictures, above which it is an error",
-    )
     batch_tokens: int = Field(8192, ge=64, description="tokens of a batch, padding included")
     shard_rows: int = Field(2000, ge=1, description="notes per output shard; the unit that a killed job loses")
     precision: Literal["fp32", "bf16"] = Field(
