@@ -9,8 +9,14 @@ import platform
 from importlib import metadata
 
 PACKAGES = (
-    "torch", "transformers", "tokenizers", "lightning", "polars", "pyarrow", "numpy", "scipy", "bm25s", "pydantic", "typer",
+    "torch", "transformers", "tokenizers", "lightning", "polars", "pyarrow", "numpy", "scipy", "pydantic", "typer",
 )  # fmt: skip
+
+EXTRAS = (
+    ("fastapi", "serve", "serve"),
+    ("pymilvus", "export --to milvus", "milvus"),
+    ("obstore", "s3:// and gs://", "cloud"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +50,9 @@ def doctor() -> Doctor:
     faiss = _faiss()
     if faiss == "none":
         missing["faiss"] = "index, query, neighbours: pip install 'noterec[cpu]' (or [gpu], [gpu-cuvs]; one of them)"
+    for module, gives, extra in EXTRAS:
+        if importlib.util.find_spec(module) is None:
+            missing[module] = f"{gives}: pip install 'noterec[{extra}]'"
     device, bf16 = _torch()
     pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Doctor(

@@ -65,7 +65,7 @@ def _root(
         logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
-def load(kind: Any, config: Path | None, overrides: list[str] | None, **given: Any) -> Any:
+def load(kind: Any, config: Path | None, overrides: list[str] | None, /, **given: Any) -> Any:
     from noterec.config import load
 
     return load(kind, config, tuple(overrides or ()), **given)

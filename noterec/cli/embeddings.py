@@ -11,7 +11,11 @@ from noterec.cli.app import Json, app
 
 embeddings = typer.Typer(
     name="embeddings",
-    help="How a table of `embed` or `generate` is; drop what no longer counts in it; strike out what is damaged.",
+    help="""How a table of `embed` or `generate` is; drop what no longer counts in it; strike out what is damaged.
+
+    \b
+    noterec embeddings status embeddings
+    """,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,

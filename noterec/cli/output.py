@@ -18,6 +18,11 @@ def write(text: str = "") -> None:
     sys.stdout.write(text + "\n")
 
 
+def note(text: str) -> None:
+    """One line beside the result, to standard error."""
+    sys.stderr.write(text + "\n")
+
+
 def plain(value: Any) -> Any:
     """A value as JSON knows it."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

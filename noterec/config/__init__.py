@@ -4,6 +4,7 @@ A setting that doesn't exist is an error, never ignored. `Settings.hash` goes in
 """
 
 from noterec.config.data import ImagesConfig, PairsConfig, SampleConfig, SplitConfig, Weighting
+from noterec.config.index import IndexConfig
 from noterec.config.inference import EmbedConfig, GenerateConfig
 from noterec.config.model import (
     LoraConfig,
@@ -13,7 +14,8 @@ from noterec.config.model import (
     Template,
     TrainConfig,
 )
-from noterec.config.quality import EvaluateConfig, IndexConfig
+from noterec.config.quality import EvaluateConfig
+from noterec.config.serving import ServeConfig
 from noterec.config.settings import Settings, load, make
 from noterec.config.vision import VisionConfig
 
@@ -28,6 +30,7 @@ __all__ = [
     "PairsConfig",
     "PromptConfig",
     "SampleConfig",
+    "ServeConfig",
     "Settings",
     "SplitConfig",
     "TasksConfig",

@@ -1,23 +1,12 @@
-"""Settings of the index and the evaluation protocol."""
+"""Settings of the evaluation protocol."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from noterec.config.settings import Settings
-
-
-class IndexConfig(Settings):
-    """Vectors to a FAISS bundle (`noterec index`)."""
-
-    kind: Literal["auto", "flat"] = Field("auto", description="auto and flat are both exact search in this version")
-    attributes: list[str] = Field(
-        ["title", "category", "author_id", "language", "created_at", "exposure"],
-        description="columns of the notes that are kept beside the vectors, for reading and filtering",
-    )
-    keep: int = Field(3, ge=1, description="bundles kept, the live one included")
 
 
 class EvaluateConfig(Settings):

@@ -48,6 +48,7 @@ S = TypeVar("S", bound=Settings)
 
 def load(
     kind: type[S],
+    /,
     file: str | os.PathLike[str] | None = None,
     overrides: list[str] | tuple[str, ...] = (),
     **given: Any,

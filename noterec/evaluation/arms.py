@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from noterec.config import EvaluateConfig
 from noterec.errors import ConfigError, InputError
 from noterec.evaluation.baselines import BUILTIN, Bm25
+from noterec.ranking.fusion import best_columns, fuse
 from noterec.ranking.topk import top_k
 
 Rows = NDArray[np.int64]
@@ -190,26 +191,7 @@ class FusionArm:
 
     def fuse(self, rankings: Sequence[Rows], depth: int) -> Rows:
         """(Q, K) catalogue rows of every part -> (Q, depth) fused, best first; equal scores keep the lower row first."""
-        rows = np.concatenate(rankings, axis=1)  # (Q, sum of K)
-        gains = np.concatenate([np.arange(1.0, ranking.shape[1] + 1) for ranking in rankings])
-        weights = np.repeat(self._weights, [ranking.shape[1] for ranking in rankings])
-        scores = np.broadcast_to(weights / (self._k + gains), rows.shape)
-        order = np.argsort(rows, axis=1, kind="stable")
-        rows = np.take_along_axis(rows, order, axis=1)
-        scores = np.where(rows >= 0, np.take_along_axis(scores, order, axis=1), 0.0)
-        # A note stands at most once in each part, so its scores lie in runs as long as there are parts, at most.
-        first = np.ones(rows.shape, dtype=bool)
-        first[:, 1:] = rows[:, 1:] != rows[:, :-1]
-        total = scores.copy()
-        for step in range(1, len(rankings)):
-            same = rows[:, step:] == rows[:, :-step]
-            total[:, :-step] += np.where(same, scores[:, step:], 0.0)
-        total = np.where(first & (rows >= 0), total, -np.inf)
-        best = np.argsort(-total, axis=1, kind="stable")[:, :depth]  # rows ascend, so stable = the lower row first
-        fused = np.full((len(rows), depth), -1, dtype=np.int64)
-        kept = np.isfinite(np.take_along_axis(total, best, axis=1))
-        fused[:, : best.shape[1]] = np.where(kept, np.take_along_axis(rows, best, axis=1), -1)
-        return fused
+        return fuse(rankings, self._k, self._weights, depth)[0]
 
 
 def check_names(arms: Iterable[str], config: EvaluateConfig) -> None:
@@ -239,21 +221,6 @@ def check_names(arms: Iterable[str], config: EvaluateConfig) -> None:
         raise InputError("nothing to evaluate: no arm was given and builtin is empty; give --arm NAME=EMBEDDINGS")
     if arms and config.fuse and "bm25" not in config.builtin:
         raise ConfigError("fuse needs bm25 among the built-in arms; add it to builtin, or set fuse=false")
-
-
-def best_columns(scores: Floats, depth: int) -> Rows:
-    """The columns of the largest positive scores of each row, (Q, depth), ties by the lower column, padded with -1."""
-    count, width = scores.shape
-    kept = min(depth, width)
-    best = np.full((count, depth), -1, dtype=np.int64)
-    if not kept:
-        return best
-    # Positive floats order as their bits do: one integer holds the score above and the column below, so no two are equal.
-    bits = np.ascontiguousarray(np.maximum(scores, 0), dtype=np.float32).view(np.int32).astype(np.int64)
-    keys = (bits << 32) | (width - 1 - np.arange(width))  # (Q, C)
-    keys = np.sort(np.partition(keys, width - kept, axis=1)[:, width - kept :], axis=1)[:, ::-1]
-    best[:, :kept] = np.where(keys >> 32 > 0, width - 1 - (keys & 0xFFFFFFFF), -1)
-    return best
 
 
 def _position(rows: Rows, candidates: Rows) -> Rows:

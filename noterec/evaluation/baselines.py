@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -11,13 +10,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from noterec import progress
-from noterec.notes.terms import note_tokens
+from noterec.index.words import WordCounter, query_weights
 
 Rows = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
 BUILTIN = ("random", "popularity", "bm25")
-K1, B = 1.5, 0.75  # the usual values; not tuned to any data set
+_BATCH = 8192  # notes tokenised at a time
 
 
 class Bm25:
@@ -37,32 +36,18 @@ class Bm25:
         """
         import scipy.sparse as sp
 
-        logging.getLogger("bm25s").setLevel(logging.WARNING)
-        import bm25s
-
-        logging.getLogger("bm25s").setLevel(logging.WARNING)
-        vocabulary: dict[str, int] = {}
-        ids: list[list[int]] = []
+        counter = WordCounter()
         with progress.track("tokenise", len(title), "notes") as bar:
-            for parts in zip(title.to_list(), content.to_list(), hashtags.to_list(), strict=True):
-                ids.append([vocabulary.setdefault(token, len(vocabulary)) for token in note_tokens(*parts)])
-                bar.advance()
-        counts = np.array([len(tokens) for tokens in ids], dtype=np.int64)
-        self.has_words = counts > 0
-        flat = np.fromiter((token for tokens in ids for token in tokens), dtype=np.int64, count=int(counts.sum()))
-        shape = (len(ids), len(vocabulary))
-        indptr = np.concatenate([[0], np.cumsum(counts)])
-        self._queries: Any = sp.csr_matrix((np.ones(len(flat), dtype=np.float32), flat, indptr), shape=shape)
-        self._queries.sum_duplicates()
-        # A note as a query is long: a word's second mention says less than its first (BM25's own k3 does the same).
-        self._queries.data = 1 + np.log(self._queries.data)
-        if vocabulary:
-            model = bm25s.BM25(k1=K1, b=B, method="lucene", backend="numpy")
-            model.index((ids, vocabulary), create_empty_token=False, show_progress=False)
-            scores = model.scores
-            self._words: Any = sp.csr_matrix((scores["data"], scores["indices"], scores["indptr"]), shape=shape[::-1])
-        else:
-            self._words = sp.csr_matrix(shape[::-1], dtype=np.float32)
+            for start in range(0, len(title), _BATCH):
+                part = [column[start : start + _BATCH].to_list() for column in (title, content, hashtags)]
+                counter.add(range(start, start + len(part[0])), zip(*part, strict=True))
+                bar.advance(len(part[0]))
+        counts = counter.finish(len(title))
+        starts, notes, scores = counts.lists()
+        self.has_words = np.diff(counts.offsets) > 0
+        shape = (len(title), len(counts.words))
+        self._queries: Any = sp.csr_matrix((query_weights(counts.count), counts.word, counts.offsets), shape=shape)
+        self._words: Any = sp.csr_matrix((scores, notes, starts), shape=shape[::-1])
 
     def scorer(self, candidates: Rows | None) -> Callable[[Rows], Floats]:
         """A function from (Q,) rows of query notes to (Q, C) BM25 scores of the candidates; None = all notes."""

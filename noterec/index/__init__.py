@@ -1,4 +1,4 @@
-"""Vectors to neighbours: an exact FAISS index in immutable bundles, filtered search, and the nightly neighbours table."""
+"""Vectors to neighbours: FAISS indexes in immutable bundles, changes on top of them, filtered search, the nightly table."""
 
 from noterec.index.build import IndexSummary, build_index
 from noterec.index.neighbours import NeighboursSummary, neighbours

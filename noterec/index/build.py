@@ -7,27 +7,29 @@ the same order; a search filters on them exactly.
 from __future__ import annotations
 
 import datetime
-import difflib
 import logging
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
-import pyarrow as pa
+from numpy.typing import NDArray
 
-from noterec import progress, schema, storage
+from noterec import progress, storage
 from noterec.config import IndexConfig
-from noterec.errors import InputError
-from noterec.index import bundle
-from noterec.index.vectors import Embeddings, load_embeddings
+from noterec.config.index import Kind
+from noterec.index import bundle, changes, gate, gpu, kinds
+from noterec.index.attributes import New, known_attributes, mark_new
+from noterec.index.lexical import build_lexical
+from noterec.index.plan import plan
+from noterec.index.searchers import Approximate, Exact
+from noterec.index.vectors import write_vectors
 from noterec.notes.dataset import Dataset
 
 logger = logging.getLogger(__name__)
-
-NOTE_IDS = pa.schema([schema.NOTES.field("note_id")])
-New = str | os.PathLike[str] | Iterable[str]
 
 
 @dataclass(frozen=True)
@@ -37,28 +39,42 @@ class IndexSummary:
     Attributes:
         path: the index, to be given to `Index.open`.
         bundle: the live bundle's name.
+        kind: of the index, and why it was chosen.
+        effort: the tuned search effort, None for an exact index.
+        recall: share of the exact neighbours that are found.
+        query_ms: one query alone, median.
         notes: notes in it.
         dimension: D.
         model_version: of the vectors.
         left_out: vectors whose note the dataset no longer has.
+        removed: vectors whose note was removed from the index.
         without_vector: notes of the dataset that have no vector.
         new: notes marked as new, None where nothing marks them.
-        bytes_per_note: size of the bundle's files per note.
+        memory_per_note: bytes of the served index, attributes not counted.
+        disk_per_note: bytes of the bundle's files.
+        predicted: the same figures as they were expected before.
         seconds: wall-clock time of the build.
-        removed: older bundles that were removed.
+        dropped: older bundles that were deleted.
     """
 
     path: Path
     bundle: str
+    kind: str
+    effort: str | None
+    recall: str
+    query_ms: float
     notes: int
     dimension: int
     model_version: str
     left_out: int
+    removed: int
     without_vector: int
     new: int | None
-    bytes_per_note: float
+    memory_per_note: float
+    disk_per_note: float
+    predicted: dict[str, float]
     seconds: float
-    removed: list[str]
+    dropped: list[str]
 
 
 def build_index(
@@ -68,130 +84,175 @@ def build_index(
     notes: str | os.PathLike[str] | None = None,
     new: New | None = None,
     config: IndexConfig = IndexConfig(),
+    say: Callable[[str], None] = logger.info,
 ) -> IndexSummary:
-    """Build an exact inner-product index and make it the live one; the old one stays live until then.
+    """Build an inner-product index and make it the live one if its recall is good enough; the old one stays live until then.
 
     Args:
-        embeddings: the embeddings table.
+        embeddings: the embeddings table; it may be larger than memory.
         out: folder of the index, new or with earlier bundles.
         notes: dataset whose live notes are kept, with the attribute columns named in `config`; None keeps every vector
             and has no attributes.
         new: which notes are new: a Parquet table with a note_id column, or the ids. Kept as boolean attribute `new`.
         config: the settings.
+        say: told the choice of the kind and its predicted cost before it is built.
 
     Returns:
-        Counts, size and seconds.
+        Counts, recall, sizes and seconds.
 
     Raises:
         InputError: the embeddings, the dataset or the `new` table don't fit or have no note in common.
         ArtefactError: the embeddings mix model versions.
+        ConfigError: the kind doesn't fit the memory or the dimension.
+        GateError: the recall is below its target; the old bundle stays live.
         DependencyError: faiss isn't installed.
     """
-    faiss = bundle.import_faiss()
+    bundle.import_faiss()
+    chosen = gpu.choose(config.device)
     target = storage.local(out)
-    with progress.stage("index") as stage, progress.track("index", 3, "steps") as bar:
-        found = load_embeddings(embeddings)
-        bar.advance()
-        rows, without_vector = _rows(found, notes, config)
+    files = storage.parquet_files(embeddings)
+    dataset = None if notes is None else Dataset(notes)
+    columns = [] if dataset is None else known_attributes(dataset, config.attributes)
+    with progress.stage("index") as stage, bundle.building(target) as aside:
+        before = changes.read(target)  # first: what is changed from here on counts over what is read from here on
+        live = None if dataset is None else dataset.notes(columns)
+        keep = None if live is None else live["note_id"]
+        with progress.track("read", _rows(files), "vectors") as bar:
+            found = write_vectors(
+                embeddings,
+                aside / bundle.VECTORS_FILE,
+                keep=keep,
+                drop=before.removed,
+                dtype=config.dtype,
+                advance=bar.advance,
+            )
+        removed = found.dropped
+        rows = pl.DataFrame({"note_id": found.ids})
+        if live is not None:
+            rows = rows.join(live, on="note_id", how="left", maintain_order="left")
+        without_vector = 0 if live is None else live.height - rows.height - _common(live["note_id"], before.removed)
         if new is not None:
-            rows = _mark_new(rows, new)
-        vectors = found.vectors if rows.height == len(found) else found.vectors[rows["row"].to_numpy()]
-        index = faiss.IndexFlatIP(found.dimension)
-        index.add(vectors)
-        bar.advance()
-        left_out = len(found) - rows.height
-        with bundle.building(target) as aside:
-            faiss.write_index(index, str(aside / bundle.FAISS_FILE))
-            storage.write_table(
-                rows.drop("row").to_arrow(compat_level=pl.CompatLevel.oldest()), aside / bundle.NOTES_FILE
-            )
-            files = bundle.record_files(aside)
-            info = bundle.BundleInfo(
-                kind="flat",
-                model_version=found.model_version,
-                dimension=found.dimension,
-                count=rows.height,
-                new_from=None if new is None else (str(new) if isinstance(new, str | os.PathLike) else "a list of ids"),
-                left_out=left_out,
-                without_vector=without_vector,
-                files=files,
-                bytes_per_note=round(sum(record.bytes for record in files.values()) / rows.height, 1),
-                build_seconds=round(stage.seconds, 3),
-                created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-                config=config.model_dump(mode="json"),
-                origin={
-                    "embeddings": str(embeddings),
-                    "notes": None if notes is None else str(notes),
-                    "embeddings_origin": storage.read_origin(embeddings),
-                },
-            )
-            storage.write_json(aside / bundle.BUNDLE_FILE, info.model_dump(mode="json"))
-            folder, removed = bundle.publish(target, aside, keep=config.keep)
-        bar.advance()
-        stage.counts.update(rows_in=len(found) + found.superseded, rows_out=rows.height, left_out=left_out)
-        stage.counts.update(without_vector=without_vector, bundle=folder.name)
+            rows = mark_new(rows, new)
+        storage.write_table(rows.to_arrow(compat_level=pl.CompatLevel.oldest()), aside / bundle.NOTES_FILE)
+        planned = plan(found.vectors, config)
+        say(
+            f"{planned.kind}: {planned.reason}. Expected: {planned.bytes_per_note:,.0f} bytes of memory a note, "
+            f"{planned.build_seconds:,.1f} s to build, {planned.query_ms:.2f} ms a query"
+        )
+        built = _built(found.vectors, planned.kind, aside, config, chosen, live=_live(target))
+        if dataset is not None and config.lexical:
+            build_lexical(dataset, found.ids, aside)
+        records = bundle.record_files(aside)
+        info = bundle.BundleInfo(
+            kind=planned.kind,
+            reason=planned.reason,
+            recipe=kinds.recipe(planned.kind, found.dimension, len(found)),
+            knob=built.effort.knob,
+            refine=built.effort.refine,
+            recall=built.recall,
+            query_ms=round(built.query_ms, 4),
+            predicted={
+                "bytes_per_note": planned.bytes_per_note,
+                "build_seconds": planned.build_seconds,
+                "query_ms": planned.query_ms,
+            },
+            model_version=found.model_version,
+            dimension=found.dimension,
+            count=len(found),
+            changes_through=before.through,
+            removed=removed,
+            new_from=None if new is None else (str(new) if isinstance(new, str | os.PathLike) else "a list of ids"),
+            left_out=found.total - len(found) - removed,
+            without_vector=without_vector,
+            files=records,
+            bytes_per_note=round(sum(record.bytes for record in records.values()) / len(found), 1),
+            build_seconds=round(built.seconds, 3),
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+            config=config.model_dump(mode="json"),
+            origin={
+                "embeddings": str(embeddings),
+                "notes": None if notes is None else str(notes),
+                "embeddings_origin": storage.read_origin(embeddings),
+            },
+        )
+        storage.write_json(aside / bundle.BUNDLE_FILE, info.model_dump(mode="json"))
+        folder, dropped = bundle.publish(target, aside, keep=config.keep)
+        changes.collect(target)
+        stage.counts.update(rows_in=found.total + found.superseded, rows_out=len(found), left_out=info.left_out)
+        stage.counts.update(without_vector=without_vector, removed=removed, bundle=folder.name, kind=info.kind)
         return IndexSummary(
             path=target,
             bundle=folder.name,
-            notes=rows.height,
+            kind=f"{info.kind} ({info.recipe}): {info.reason}",
+            effort=None if info.kind == "flat" else str(built.effort),
+            recall=f"{info.recall.value:.4f} of the {info.recall.at} nearest, target {info.recall.target}",
+            query_ms=info.query_ms,
+            notes=len(found),
             dimension=found.dimension,
             model_version=found.model_version,
-            left_out=left_out,
+            left_out=info.left_out,
+            removed=removed,
             without_vector=without_vector,
             new=int(rows["new"].sum()) if "new" in rows.columns and rows["new"].dtype == pl.Boolean else None,
-            bytes_per_note=info.bytes_per_note,
+            memory_per_note=built.memory_per_note,
+            disk_per_note=info.bytes_per_note,
+            predicted=info.predicted,
             seconds=stage.seconds,
-            removed=removed,
+            dropped=dropped,
         )
 
 
-def _rows(found: Embeddings, notes: str | os.PathLike[str] | None, config: IndexConfig) -> tuple[pl.DataFrame, int]:
-    """The notes of the index by note_id: their row in `found`, and their attributes; and how many have no vector."""
-    rows = pl.DataFrame({"note_id": found.ids}).with_row_index("row")
-    if notes is None:
-        return rows, 0
-    dataset = Dataset(notes)
-    live = dataset.notes(_known_attributes(dataset, config.attributes))
-    kept = rows.join(live, on="note_id", how="inner", maintain_order="left")
-    if not kept.height:
-        raise InputError(
-            f"{notes}: has none of the {len(found)} notes that have a vector (the first is {found.ids[0]!r}); expected "
-            "the dataset that was embedded"
-        )
-    return kept, live.height - kept.height
+@dataclass(frozen=True)
+class _Built:
+    """What training, filling and measuring gave."""
+
+    effort: kinds.Effort
+    recall: bundle.RecallRecord
+    query_ms: float
+    memory_per_note: float
+    seconds: float
 
 
-def _known_attributes(dataset: Dataset, attributes: list[str]) -> list[str]:
-    """The attribute columns, after a check that each is a column of the notes schema or of some file."""
-    known = dict.fromkeys(schema.NOTES.names)
-    for file in dataset.note_files:
-        with storage.open_parquet(file) as parquet:
-            known.update(dict.fromkeys(parquet.schema_arrow.names))
-    for name in attributes:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"the columns are {', '.join(known)}"
-            raise InputError(f"{dataset.path}: the notes have no column {name!r} to keep as an attribute; {hint}")
-    return [name for name in dict.fromkeys(attributes) if name != "note_id"]
-
-
-def _mark_new(rows: pl.DataFrame, new: New) -> pl.DataFrame:
-    if "new" in rows.columns:
-        raise InputError("`new` is given and is also an attribute column of the notes; leave one of the two out")
-    name = "the list of new notes"
-    if isinstance(new, str | os.PathLike):
-        name = str(new)
-        table = schema.conform(storage.read_table(new), NOTE_IDS, name=name)
-        marked = pl.Series("note_id", table["note_id"]).cast(pl.String)
+def _built(
+    vectors: NDArray[Any], kind: Kind, aside: Path, config: IndexConfig, chosen: gpu.Device | None, *, live: str | None
+) -> _Built:
+    """Build the index into its folder, tune it, and let it through the gate."""
+    start = time.perf_counter()
+    count = len(vectors)
+    index = None
+    if kind == "flat":
+        searcher: Exact | Approximate = Exact(vectors, device=chosen)
+        effort, memory = kinds.Effort(0), float(4 * vectors.shape[1])
     else:
-        marked = pl.Series("note_id", list(new), dtype=pl.String)
-    rows = rows.with_columns(pl.col("note_id").is_in(marked.unique().to_list()).alias("new"))
-    count = int(rows["new"].sum())
-    if marked.len() and not count:
-        raise InputError(
-            f"{name}: none of its {marked.len()} notes is in the index (the first is {marked[0]!r}); expected new notes "
-            "of the same dataset that have been embedded"
-        )
-    if count < marked.n_unique():
-        logger.warning("%s: %d of %d notes are not in the index", name, marked.n_unique() - count, marked.n_unique())
-    return rows
+        with progress.track(kind, count, "notes") as bar:
+            index = kinds.make(kind, vectors, seed=config.seed, advance=bar.advance, device=chosen)
+        file = aside / bundle.FAISS_FILE
+        bundle.import_faiss().write_index(index, str(file))
+        memory = round(file.stat().st_size / count, 1)
+    seconds = time.perf_counter() - start
+    if count == 1:  # nobody to miss
+        record = bundle.RecallRecord(value=1.0, at=config.recall_at, target=config.recall_target, queries=0)
+        return _Built(kinds.Effort(0), record, 0.0, memory, seconds)
+    known = gate.truth(vectors, config)
+    if index is not None:
+        searcher = gate.tune(index, kind, vectors, known.half(0), config.recall_target, device=chosen)
+        effort = searcher.effort
+    measured = known.half(1)
+    record = gate.check(searcher, measured, config, kind=kind, live=live)
+    return _Built(effort, record, gate.query_ms(searcher, measured), memory, seconds)
+
+
+def _live(target: Path) -> str | None:
+    return bundle.find(target).name if (target / bundle.CURRENT).is_file() else None
+
+
+def _rows(files: list[storage.Place]) -> int:
+    total = 0
+    for file in files:
+        with storage.open_parquet(file) as parquet:
+            total += parquet.metadata.num_rows
+    return total
+
+
+def _common(ids: pl.Series, others: pl.Series) -> int:
+    return int(ids.is_in(others.implode()).sum()) if len(others) else 0

@@ -1,7 +1,8 @@
-"""A bundle: one immutable folder with a FAISS file, the note ids in row order, their attributes, and what they are.
+"""A bundle: one immutable folder with the vectors, the note ids in row order, their attributes, and what they are.
 
     INDEX/CURRENT                       one line, the live bundle's name
-    INDEX/bundles/bundle-000007/        index.faiss, notes.parquet, bundle.json
+    INDEX/bundles/bundle-000007/        vectors.npy, notes.parquet, bundle.json; index.faiss unless it is flat; the words' index
+    INDEX/changes/                      what was added and removed since (`changes.py`)
 
 A bundle is written aside and renamed when it is whole, and CURRENT is replaced last: whoever opens the index finds the
 old one or the new one, never half of one. FAISS reads a file only after its hash matched bundle.json.
@@ -23,16 +24,20 @@ import pydantic
 
 from noterec import storage
 from noterec.errors import ArtefactError, DependencyError, InputError
+from noterec.storage.manifest import manifest_stamp
 
 FORMAT = "noterec index"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CURRENT = "CURRENT"
 BUNDLES = "bundles"
+CHANGES = "changes"
 BUNDLE_FILE = "bundle.json"
 FAISS_FILE = "index.faiss"
+VECTORS_FILE = "vectors.npy"
 NOTES_FILE = "notes.parquet"
 _ASIDE = ".building-"
 _NAME = re.compile(r"bundle-(\d{6,})")
+_FILE = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)+")
 
 
 class FileRecord(pydantic.BaseModel):
@@ -42,20 +47,38 @@ class FileRecord(pydantic.BaseModel):
     bytes: int
 
 
+class RecallRecord(pydantic.BaseModel):
+    """What the gate measured before the bundle was published."""
+
+    value: float  # mean share of the `at` exact neighbours that are found
+    at: int
+    target: float
+    queries: int  # sampled notes; none of them was used for tuning
+
+
 class BundleInfo(pydantic.BaseModel):
-    """What bundle.json says. Fields of a later version that this one doesn't know are ignored."""
+    """What bundle.json says of N = count notes. Fields of a later version that this one doesn't know are ignored."""
 
     format: str = FORMAT
     format_version: int = FORMAT_VERSION
     kind: str
+    reason: str = ""  # why this kind
+    recipe: str = "Flat"  # FAISS's name of it
+    knob: int = 0  # the tuned search effort: lists looked into, or width of the walk; 0 = exact
+    refine: int = 1  # notes proposed for each one wanted
+    recall: RecallRecord
+    query_ms: float  # one query alone, median, on the machine that built it
+    predicted: dict[str, float] = {}  # bytes_per_note, build_seconds, query_ms, before it was built
     model_version: str
     dimension: int
     count: int
+    changes_through: int = 0  # the last change that had been made when its vectors began to be read
+    removed: int = 0  # vectors left out because their note was removed from the index
     new_from: str | None = None  # where the `new` mark comes from, if there is one
     left_out: int = 0  # vectors whose note the dataset no longer has
     without_vector: int = 0  # notes of the dataset that have no vector
     files: dict[str, FileRecord]
-    bytes_per_note: float
+    bytes_per_note: float  # of its files
     build_seconds: float
     created: str  # ISO 8601, UTC
     config: dict[str, Any]
@@ -87,10 +110,10 @@ def building(index: Path) -> Iterator[Path]:
     Raises:
         InputError: the folder can't be made, or another build is running there.
     """
-    bundles = index / BUNDLES
+    folder = index / BUNDLES
     try:
-        bundles.mkdir(parents=True, exist_ok=True)
-        lock = (bundles / ".lock").open("w")
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
     except OSError as error:
         raise InputError(f"{index}: can't write there: {error.strerror or error}") from error
     with lock:
@@ -98,9 +121,9 @@ def building(index: Path) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released by the system when the process dies
         except OSError as error:
             raise InputError(f"{index}: another build is writing there; wait for it, or give another folder") from error
-        for leftover in bundles.glob(f"{_ASIDE}*"):
+        for leftover in folder.glob(f"{_ASIDE}*"):
             shutil.rmtree(leftover, ignore_errors=True)
-        aside = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=bundles))
+        aside = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=folder))
         mask = os.umask(0)
         os.umask(mask)
         aside.chmod(0o777 & ~mask)
@@ -116,21 +139,85 @@ def publish(index: Path, aside: Path, *, keep: int) -> tuple[Path, list[str]]:
     Returns:
         The bundle's folder, and the names of the bundles that were removed.
     """
-    name = f"bundle-{max([0, *(_number(folder) for folder in _all(index))]) + 1:06d}"
-    folder = index / BUNDLES / name
-    aside.rename(folder)
-    with storage.atomic_write(index / CURRENT) as file:
-        file.write(f"{name}\n".encode())
-    old = [bundle for bundle in _all(index)[:-keep] if bundle.name != name]
-    for bundle in old:
-        # Renamed first: a removal that is cut short must not leave a bundle that looks whole.
-        gone = bundle.rename(bundle.with_name(f"{_ASIDE}gone-{bundle.name}"))
-        shutil.rmtree(gone, ignore_errors=True)
+    with _pointing(index):
+        name = f"bundle-{max([0, *(_number(folder) for folder in bundles(index))]) + 1:06d}"
+        folder = index / BUNDLES / name
+        aside.rename(folder)
+        _point(index, name)
+        old = [bundle for bundle in bundles(index)[:-keep] if bundle.name != name]
+        for bundle in old:
+            # Renamed first: a removal that is cut short must not leave a bundle that looks whole.
+            gone = bundle.rename(bundle.with_name(f"{_ASIDE}gone-{bundle.name}"))
+            shutil.rmtree(gone, ignore_errors=True)
     return folder, [bundle.name for bundle in old]
 
 
-def _all(index: Path) -> list[Path]:
+def rollback(index: str | os.PathLike[str], *, to: str | None = None) -> tuple[str, str]:
+    """Make an earlier bundle the live one, in one step. The later ones stay, and a rollback to one of them is a way forward.
+
+    Args:
+        index: the index's folder.
+        to: the bundle's name; None = the one before the live one.
+
+    Returns:
+        The names of the bundle that was live, and of the one that is now.
+
+    Raises:
+        InputError: there is no such bundle, or none before the live one.
+        ArtefactError: a file of that bundle is missing or changed; the live one stays.
+    """
+    place = storage.local(index)
+    with _pointing(place):
+        live = find(place).name
+        names = [bundle.name for bundle in bundles(place)]
+        if to is None:
+            earlier = [name for name in names if _number(Path(name)) < _number(Path(live))]
+            if not earlier:
+                raise InputError(
+                    f"{place}: no bundle is older than the live one, {live}; there is nothing to go back to"
+                )
+            to = earlier[-1]
+        if to not in names:
+            raise InputError(f"{place}: no bundle {to!r}; there are {', '.join(names)}")
+        folder = place / BUNDLES / to
+        verify(folder, read_info(folder), hashes=True)
+        _point(place, to)
+    return live, to
+
+
+def _point(index: Path, name: str) -> None:
+    with storage.atomic_write(index / CURRENT) as file:
+        file.write(f"{name}\n".encode())
+
+
+@contextlib.contextmanager
+def _pointing(index: Path) -> Iterator[None]:
+    """One change of CURRENT and of the list of bundles at a time: a rollback while another job publishes waits a moment."""
+    try:
+        lock = (index / BUNDLES / ".pointer").open("w")
+    except FileNotFoundError as error:
+        raise InputError(f"{index}: no index there; make one with `noterec index`") from error
+    except OSError as error:
+        raise InputError(f"{index}: can't write there: {error.strerror or error}") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def stamp(index: str | os.PathLike[str]) -> tuple[Any, ...]:
+    """What differs once another bundle is live, or notes were added or removed: cheap enough to ask every second."""
+    place = storage.local(index)
+    try:
+        current = (place / CURRENT).read_bytes()
+    except OSError:
+        current = b""
+    return current, manifest_stamp(place / CHANGES)
+
+
+def bundles(index: Path) -> list[Path]:
     """The bundles of an index, oldest first."""
+    if not (index / BUNDLES).is_dir():
+        return []
     folders = [folder for folder in (index / BUNDLES).iterdir() if _NAME.fullmatch(folder.name) and folder.is_dir()]
     return sorted(folders, key=_number)
 
@@ -158,7 +245,7 @@ def find(path: str | os.PathLike[str]) -> Path:
         raise ArtefactError(f"{current}: says {name[:80]!r}; expected a bundle's name such as bundle-000001")
     folder = place / BUNDLES / name
     if not folder.is_dir():
-        known = ", ".join(bundle.name for bundle in _all(place)) if (place / BUNDLES).is_dir() else ""
+        known = ", ".join(bundle.name for bundle in bundles(place))
         raise ArtefactError(
             f"{current}: names {name}, which is not in {place / BUNDLES} ({known or 'nothing'} is); build the index "
             "again, or write the name of an existing bundle into CURRENT"
@@ -188,7 +275,11 @@ def read_info(folder: Path) -> BundleInfo:
     except pydantic.ValidationError as error:
         where = ", ".join(".".join(map(str, item["loc"])) for item in error.errors())
         raise ArtefactError(f"{file}: {where}: missing or of a wrong kind; build the index again") from error
-    if missing := {FAISS_FILE, NOTES_FILE} - info.files.keys():
+    if odd := [name for name in info.files if not _FILE.fullmatch(name)]:
+        raise ArtefactError(
+            f"{file}: names {odd[0][:80]!r} as one of its files; expected names in the bundle's own folder"
+        )
+    if missing := {VECTORS_FILE, NOTES_FILE, *([] if info.kind == "flat" else [FAISS_FILE])} - info.files.keys():
         raise ArtefactError(f"{file}: lists no hash of {', '.join(sorted(missing))}; build the index again")
     return info
 
@@ -199,8 +290,8 @@ def verify(folder: Path, info: BundleInfo, *, hashes: bool) -> None:
     Raises:
         ArtefactError: a file is missing, of another size, or its SHA-256 differs.
     """
-    for name in (FAISS_FILE, NOTES_FILE):
-        file, record = folder / name, info.files[name]
+    for name, record in info.files.items():
+        file = folder / name
         if not file.is_file():
             raise ArtefactError(f"{file}: missing; the bundle is incomplete: build the index again")
         size = file.stat().st_size
@@ -218,8 +309,8 @@ def verify(folder: Path, info: BundleInfo, *, hashes: bool) -> None:
 def record_files(folder: Path) -> dict[str, FileRecord]:
     """Hash and size of a bundle's files, each synced to disk."""
     records = {}
-    for name in (FAISS_FILE, NOTES_FILE):
-        with (folder / name).open("rb") as file:
+    for path in sorted(folder.iterdir()):
+        with path.open("rb") as file:
             os.fsync(file.fileno())
-        records[name] = FileRecord(sha256=storage.file_hash(folder / name), bytes=(folder / name).stat().st_size)
+        records[path.name] = FileRecord(sha256=storage.file_hash(path), bytes=path.stat().st_size)
     return records

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-import difflib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -12,10 +12,15 @@ import polars as pl
 from numpy.typing import NDArray
 
 from noterec.errors import InputError
+from noterec.index.conditions import ENDS, check_size, shown, unknown, wanted
 
 Mask = NDArray[np.bool_]
 Where = pl.Expr | Mapping[str, Any]
 Candidates = Literal["all", "new"] | Iterable[str]
+
+_RANGES = {">=": "min", "<=": "max", ">": "above", "<": "below"}
+_ENTRY = re.compile(r"\s*([^=<>!]*[^=<>!\s])\s*(!=|<=|>=|=|<|>)(.*)", re.DOTALL)
+_QUOTED = re.compile(r'\s*"((?:[^"]|"")*)"\s*(?=,|$)')
 
 NEW_DAYS = 7  # what counts as new where nothing marks the new notes: created in the last days before the newest note
 
@@ -25,28 +30,38 @@ def where_mask(attributes: pl.DataFrame, where: Where) -> Mask:
 
     Args:
         attributes: (N, ...) one row per note.
-        where: a Polars expression over the attributes, or a mapping from attribute to what is wanted: a value, a list
-            of values, None for "missing", or {"min": a, "max": b} with one or both ends, both included. All entries of a
-            mapping must hold. A time may be given as ISO 8601 text; without a zone it is UTC.
+        where: a Polars expression over the attributes, or a mapping from attribute to what is wanted:
+
+            - a value; of a list, such as hashtags, one of its elements. A number, a time in ISO 8601 (UTC unless it says
+              otherwise) and a truth value may be given as text.
+            - None for "missing".
+            - {"min": a, "max": b}, both included, or {"above": a, "below": b}, both excluded; one end or two.
+            - {"under": "Travel"} for "Travel" itself and all paths below it, such as "Travel/Asia".
+            - a list of any of these: one of them must hold.
+            - {"all": [...]}: each of them must hold. {"not": ...}: what that doesn't let through, missing ones included.
+
+            All entries of a mapping must hold.
 
     Returns:
         (N,) bool. A comparison with a missing attribute lets nothing through.
 
     Raises:
-        InputError: an unknown attribute, a value of a wrong type, or an expression that isn't true or false per note.
+        InputError: an unknown attribute, a value of a wrong type, more than 100 conditions, or an expression that isn't true
+            or false per note.
     """
     if isinstance(where, pl.Expr):
         condition = where
     elif isinstance(where, Mapping):
-        condition = pl.all_horizontal([pl.lit(True), *(_wanted(attributes, name, where[name]) for name in where)])
+        check_size(where)
+        condition = pl.all_horizontal([pl.lit(True), *(wanted(attributes, name, where[name]) for name in where)])
     else:
         raise InputError(f"where is {type(where).__name__}; expected a polars expression or a mapping of attributes")
     try:
         kept = attributes.lazy().select(condition.alias("kept")).collect()["kept"]
     except pl.exceptions.ColumnNotFoundError as error:
-        unknown = [name for name in condition.meta.root_names() if name not in attributes.columns]
-        raise _unknown(attributes, ", ".join(unknown) or str(error).splitlines()[0]) from error
-    except (pl.exceptions.PolarsError, TypeError) as error:
+        strange = [name for name in condition.meta.root_names() if name not in attributes.columns]
+        raise unknown(attributes, ", ".join(strange) or str(error).splitlines()[0]) from error
+    except (pl.exceptions.PolarsError, TypeError, OverflowError) as error:
         raise InputError(f"where can't be applied to the attributes: {str(error).splitlines()[0]}") from error
     if kept.dtype != pl.Boolean or len(kept) not in (1, attributes.height):
         raise InputError(
@@ -56,47 +71,74 @@ def where_mask(attributes: pl.DataFrame, where: Where) -> Mask:
     return np.broadcast_to(kept.fill_null(False).to_numpy(), (attributes.height,))
 
 
-def _wanted(attributes: pl.DataFrame, name: str, value: Any) -> pl.Expr:
-    """One entry of a mapping as an expression."""
-    if name not in attributes.columns:
-        raise _unknown(attributes, name)
-    column, dtype = pl.col(name), attributes.schema[name]
-    if value is None:
-        return column.is_null()
-    if isinstance(value, Mapping):
-        if not value or value.keys() - {"min", "max"}:
-            raise InputError(f"where: {name} is {dict(value)}; a range has 'min' and 'max', or one of them")
-        low, high = (None if end not in value else _literal(value[end], dtype, name) for end in ("min", "max"))
-        parts = [column >= low] if low is not None else []
-        parts += [column <= high] if high is not None else []
-        return pl.all_horizontal(parts)
-    if isinstance(value, list | tuple | set | frozenset):
-        return pl.any_horizontal([pl.lit(False), *(_wanted(attributes, name, item) for item in value)])
-    return column.eq(_literal(value, dtype, name))
+def parse_where(entries: Iterable[str]) -> dict[str, Any]:
+    """What a person types, as the mapping that `where_mask` reads; all entries must hold.
+
+    `category=Food` · `language=en,de` one of these · `category=Travel/*` that and all below it · `exposure<=100` and `<`, `>=`,
+    `>` · `created_at>=2026-11-01` · `category!=Ads` · `author_id=` it is missing · `author_id!=` it is not. A value in double
+    quotes is taken as it stands, with commas and stars: `title="A, B"`; a quote inside is written twice.
+
+    Args:
+        entries: COLUMN OPERATOR VALUE each.
+
+    Raises:
+        InputError: an entry has no column or no operator, a range end isn't one value, or a quote isn't closed.
+    """
+    where: dict[str, Any] = {}
+    for entry in entries:
+        match = _ENTRY.fullmatch(entry) if isinstance(entry, str) else None
+        if match is None:
+            raise InputError(
+                f"where {shown(entry)}: expected COLUMN=VALUE, or one of != <= >= < > between them, such as exposure<=100"
+            )
+        column, operator, text = match.group(1).strip(), match.group(2), match.group(3)
+        values = _values(entry, text)
+        condition: Any
+        if operator in _RANGES:
+            if len(values) != 1 or not isinstance(values[0], str):
+                raise InputError(f"where {shown(entry)}: expected one value behind {operator}")
+            condition = {_RANGES[operator]: values[0]}
+        else:
+            condition = values[0] if len(values) == 1 else values
+            condition = {"not": condition} if operator == "!=" else condition
+        where[column] = _joined(where[column], condition) if column in where else condition
+    return where
 
 
-def _literal(value: Any, dtype: pl.DataType, name: str) -> pl.Expr:
-    """A wanted value in the type of its attribute."""
-    if isinstance(dtype, pl.Datetime):
-        if isinstance(value, str):
-            try:
-                value = datetime.datetime.fromisoformat(value)
-            except ValueError as error:
-                raise InputError(f"where: {name} is a time, and {value!r} is not one; expected ISO 8601") from error
-        if isinstance(value, datetime.datetime) and value.tzinfo is None and dtype.time_zone is not None:
-            value = value.replace(tzinfo=datetime.UTC)
-        fits = isinstance(value, datetime.date)
-    elif isinstance(dtype, pl.Boolean):
-        fits = isinstance(value, bool)
-    elif dtype.is_numeric():
-        fits = isinstance(value, int | float) and not isinstance(value, bool)
-    elif isinstance(dtype, pl.String):
-        fits = isinstance(value, str)
-    else:
-        fits = True
-    if not fits:
-        raise InputError(f"where: {name} is {dtype}, and {value!r} is {type(value).__name__}; expected a value like it")
-    return pl.lit(value)
+def _joined(first: Any, second: Any) -> Any:
+    """Two conditions on one attribute: both ends of a range, or all of them."""
+    ranges = [isinstance(part, dict) and part.keys() <= ENDS.keys() for part in (first, second)]
+    if all(ranges) and not first.keys() & second.keys():
+        return first | second
+    before = first["all"] if isinstance(first, dict) and "all" in first else [first]
+    return {"all": [*before, second]}
+
+
+def _values(entry: str, text: str) -> list[Any]:
+    """The comma-separated values of an entry: None where there is nothing, a path and all below it as {"under": ...}."""
+    values: list[Any] = []
+    place = 0
+    while True:
+        quoted = _QUOTED.match(text, place)
+        if quoted is not None:
+            values.append(quoted.group(1).replace('""', '"'))
+            place = quoted.end()
+        else:
+            end = text.find(",", place)
+            end = len(text) if end < 0 else end
+            plain = text[place:end].strip()
+            place = end
+            if plain.startswith('"'):
+                raise InputError(f"where {shown(entry)}: a quote is not closed, or something stands behind it")
+            if plain.endswith("/*"):
+                values.append({"under": plain[:-2]})
+            else:
+                values.append(plain or None)
+        if place >= len(text):
+            return values
+        place += 1  # behind the comma
+        if place == len(text):
+            raise InputError(f"where {shown(entry)}: nothing behind the last comma; expected a value")
 
 
 def candidate_mask(attributes: pl.DataFrame, candidates: Candidates) -> Mask | None:
@@ -111,7 +153,7 @@ def candidate_mask(attributes: pl.DataFrame, candidates: Candidates) -> Mask | N
         if candidates == "new":
             return new_mask(attributes)
         raise InputError(f"candidates={candidates!r}; expected 'all', 'new' or a list of note ids")
-    wanted = pl.Series("note_id", list(candidates), dtype=pl.String)
+    wanted = id_series(candidates, "candidates")
     ids = attributes["note_id"]
     if len(missing := wanted.filter(~wanted.is_in(ids.implode()))):
         raise InputError(
@@ -119,6 +161,26 @@ def candidate_mask(attributes: pl.DataFrame, candidates: Candidates) -> Mask | N
             "out, or embed and index these notes"
         )
     return ids.is_in(wanted.implode()).to_numpy()
+
+
+def id_series(ids: Iterable[str], name: str) -> pl.Series:
+    """Note ids as a string series.
+
+    Args:
+        ids: the ids.
+        name: what they are, for the message.
+
+    Raises:
+        InputError: one of them is no text, or `ids` is one text and no list.
+    """
+    given = ids if isinstance(ids, str | bytes) or not isinstance(ids, Iterable) else list(ids)
+    if not isinstance(given, list) or not all(isinstance(note_id, str) for note_id in given):
+        odd = next((part for part in given if not isinstance(part, str)), None) if isinstance(given, list) else given
+        raise InputError(f"{name}: {shown(odd)} is {type(odd).__name__}; expected a list of note ids, each a text")
+    try:
+        return pl.Series("note_id", given, dtype=pl.String)
+    except UnicodeEncodeError as error:
+        raise InputError(f"{name}: an id holds half a character (a lone surrogate); expected valid text") from error
 
 
 def new_mask(attributes: pl.DataFrame) -> Mask:
@@ -138,9 +200,3 @@ def new_mask(attributes: pl.DataFrame) -> Mask:
         "this index can't tell which notes are new: it has neither a `new` mark nor created_at; build it with new=FILE "
         "(a table of the new notes' ids), or with a dataset that has created_at"
     )
-
-
-def _unknown(attributes: pl.DataFrame, name: str) -> InputError:
-    near = difflib.get_close_matches(name, attributes.columns, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(attributes.columns)}"
-    return InputError(f"where: the index has no attribute {name[:80]!r}; {hint}")

@@ -6,12 +6,13 @@ people are reading; `--queries new` describes a new note by the notes that exist
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -21,10 +22,15 @@ from numpy.typing import NDArray
 
 from noterec import progress, schema, storage
 from noterec.errors import InputError
-from noterec.index.search import Floats, Index, Rows
+from noterec.index.filters import Where
+from noterec.index.merged import MergedIndex
+from noterec.index.search import Index
+from noterec.index.searchable import Floats, Rows, Searchable
+from noterec.index.selection import Finder, Selection
 from noterec.index.vectors import load_embeddings
 
 BATCH_QUERIES = 1024
+NOTE_IDS = pa.schema([schema.NOTES.field("note_id")])
 SHARD_QUERIES = 64 * BATCH_QUERIES  # the unit that a killed job loses
 
 
@@ -36,7 +42,7 @@ class NeighboursSummary:
         path: the table.
         queries: notes that were asked for.
         rows: neighbours written, at most k per query.
-        short: queries with fewer than k neighbours, because there were fewer candidates.
+        short: queries with fewer than k neighbours, because there were fewer candidates, or too many fell away.
         k: neighbours per query.
         candidates: notes that could be found.
         model_version: of the vectors.
@@ -54,69 +60,89 @@ class NeighboursSummary:
 
 
 def neighbours(
-    index: str | os.PathLike[str] | Index,
+    index: str | os.PathLike[str] | Searchable,
     *,
     out: str | os.PathLike[str],
     queries: Literal["all", "new", "warm"] | str | os.PathLike[str] = "all",
     candidates: Literal["all", "new"] = "all",
     k: int = 100,
+    where: Where | None = None,
+    exclude: str | os.PathLike[str] | Iterable[str] = (),
+    per_author: int | None = None,
+    duplicates: float | None = None,
+    diversity: float = 0.0,
 ) -> NeighboursSummary:
     """Find the k nearest notes of every query note, never the note itself, and write them in `schema.NEIGHBOURS`.
 
     Args:
-        index: the index, or its folder.
+        index: the index, a `MergedIndex`, or an index's folder.
         out: a file ending in .parquet, which is replaced when the table is whole; or else a folder of shards, in which a
             killed job goes on where its last whole shard ends.
         queries: "all", "new" or "warm" (not new) notes of the index; or a Parquet table: with an embedding column its
             vectors are the queries, else its note_id column names notes of the index.
         candidates: which notes may be found.
         k: neighbours per query, at least 1.
+        where: a condition on the attributes of the notes that may be found, see `filters.where_mask`.
+        exclude: notes that may not be found: their ids, or a Parquet table with a note_id column.
+        per_author, duplicates, diversity: see `selection.Selection`.
 
     Raises:
-        InputError: no way to tell new notes, query ids that the index doesn't have, k below 1.
+        InputError: no way to tell new notes, query ids that the index doesn't have, k below 1, a selection that doesn't fit.
         ArtefactError: query vectors of another model version, or `out` holds neighbours of another index or choice.
     """
-    opened = index if isinstance(index, Index) else Index.open(index)
+    opened = Index.open(index) if isinstance(index, str | os.PathLike) else index
     if candidates not in ("all", "new"):
         raise InputError(f"candidates={candidates!r}; expected 'all' or 'new'")
     if k < 1:
         raise InputError(f"k={k}; expected at least 1")
-    mask = opened.new() if candidates == "new" else None
+    left_out = _given_ids(exclude)
+    finder = Finder(opened, Selection(where, candidates, left_out, per_author, duplicates, diversity))
     ids, vectors, own = _queries(opened, queries)
     target = storage.local(out)
     origin = {
         "stage": "neighbours",
-        "bundle": opened.folder.name,
-        "index_sha256": {name: record.sha256 for name, record in opened.info.files.items()},
+        "index": opened.version,
+        "index_sha256": _hashes(opened),
         "model_version": opened.model_version,
         "queries": str(queries),
         "queries_hash": storage.value_hash(ids.to_list()),
+        "vectors_sha256": None if vectors is None else hashlib.sha256(np.ascontiguousarray(vectors).data).hexdigest(),
         "candidates": candidates,
         "k": k,
+        "where": str(where) if isinstance(where, pl.Expr) else json.loads(json.dumps(where, default=_plain)),
+        "exclude_hash": storage.value_hash(sorted(left_out)) if left_out else None,
+        "per_author": per_author,
+        "duplicates": duplicates,
+        "diversity": diversity,
     }
     with progress.stage("neighbours") as stage, progress.track("neighbours", len(ids), "notes") as bar:
+        width = min(k, max(finder.available, 1))
 
-        def batches(start: int, stop: int) -> Iterator[pa.Table]:
+        def find(start: int, stop: int) -> tuple[list[pa.Table], int]:
+            """The neighbours of some queries, and how many of these have fewer than k."""
+            tables, short = [], 0
             for low in range(start, stop, BATCH_QUERIES):
                 part = slice(low, min(low + BATCH_QUERIES, stop))
                 block = opened.vectors(own[part]) if vectors is None else vectors[part]
-                scores, rows = opened.search_rows(block, k, mask=mask, exclude=own[part])
+                scores, rows = finder.find(block, width, exclude=own[part])
                 bar.advance(len(block))
-                yield _table(ids[part], opened.ids, scores, rows)
+                tables.append(_table(ids[part], opened.ids, scores, rows))
+                short += int((rows[:, -1] < 0).sum()) if width == k else len(rows)
+            return tables, short
 
+        starts = range(0, len(ids), SHARD_QUERIES)
         if target.suffix == ".parquet":
-            written = _write_file(target, batches(0, len(ids)), origin)
+            parts = (find(start, min(start + SHARD_QUERIES, len(ids))) for start in starts)
+            written, short = _write_file(target, parts, origin)
         else:
             folder = storage.ShardFolder(target, origin=origin)
-            bar.advance(min(len(folder.shards) * SHARD_QUERIES, len(ids)))
-            for start in range(len(folder.shards) * SHARD_QUERIES, len(ids), SHARD_QUERIES):
-                folder.append(pa.concat_tables(batches(start, min(start + SHARD_QUERIES, len(ids)))))
+            done = len(folder.shards)
+            bar.advance(min(done * SHARD_QUERIES, len(ids)))
+            for start in starts[done:]:
+                tables, few = find(start, min(start + SHARD_QUERIES, len(ids)))
+                folder.append(pa.concat_tables(tables), short=few)
             folder.commit()
-            written = folder.rows
-        # A query finds every candidate but itself, so who falls short of k is known without reading the table again.
-        available = len(opened) if mask is None else int(mask.sum())
-        itself = (own >= 0) if mask is None else (own >= 0) & mask[own]  # (Q,)
-        short = int((available - itself < k).sum())
+            written, short = folder.rows, sum(shard["short"] for shard in folder.shards)
         stage.counts.update(rows_in=len(ids), rows_out=written, short=short)
         return NeighboursSummary(
             path=target,
@@ -124,19 +150,42 @@ def neighbours(
             rows=written,
             short=short,
             k=k,
-            candidates=available,
+            candidates=finder.available,
             model_version=opened.model_version,
             seconds=stage.seconds,
         )
 
 
-def _queries(index: Index, queries: str | os.PathLike[str]) -> tuple[pl.Series, Floats | None, Rows]:
+def _plain(value: Any) -> Any:
+    """A value of a filter that JSON doesn't know."""
+    return sorted(map(str, value)) if isinstance(value, set | frozenset) else str(value)
+
+
+def _hashes(index: Searchable) -> Any:
+    """What the files of an index were, so that a resumed job sees that they still are."""
+    shards = index.shards if isinstance(index, MergedIndex) else (index,)
+    return [
+        {name: record.sha256 for name, record in shard.info.files.items()}
+        for shard in shards
+        if isinstance(shard, Index)
+    ]
+
+
+def _given_ids(ids: str | os.PathLike[str] | Iterable[str]) -> list[str]:
+    """Ids as they are given, or those of a table, each once."""
+    if not isinstance(ids, str | os.PathLike):
+        return list(ids)
+    table = schema.conform(storage.read_table(ids), NOTE_IDS, name=str(ids))
+    return pl.Series(table["note_id"]).cast(pl.String).unique().to_list()
+
+
+def _queries(index: Searchable, queries: str | os.PathLike[str]) -> tuple[pl.Series, Floats | None, Rows]:
     """Query ids; their vectors, None = those of the index; and each query's own row in the index, -1 = it isn't there."""
-    if queries == "all":
-        return index.ids, None, np.arange(len(index), dtype=np.int64)
-    if queries in ("new", "warm"):
-        new = index.new()
-        rows = np.flatnonzero(new if queries == "new" else ~new).astype(np.int64)
+    if queries in ("all", "new", "warm"):
+        asked = index.live
+        if queries != "all":
+            asked = asked & (index.new() if queries == "new" else ~index.new())
+        rows = np.flatnonzero(asked).astype(np.int64)
         return index.ids.gather(rows), None, rows
     files = storage.parquet_files(_existing(queries))
     if files and "embedding" in pq.read_schema(files[0]).names:
@@ -145,8 +194,7 @@ def _queries(index: Index, queries: str | os.PathLike[str]) -> tuple[pl.Series, 
         if found.dimension != index.dimension:
             raise InputError(f"{queries}: vectors of D = {found.dimension}, the index has D = {index.dimension}")
         return found.ids, found.vectors, _rows_of(index, found.ids)
-    table = schema.conform(storage.read_table(queries), pa.schema([schema.NOTES.field("note_id")]), name=str(queries))
-    ids = pl.Series("note_id", table["note_id"]).cast(pl.String).unique().sort()
+    ids = pl.Series("note_id", _given_ids(queries), dtype=pl.String).sort()
     rows = _rows_of(index, ids)
     if (rows < 0).any():
         raise InputError(
@@ -163,8 +211,8 @@ def _existing(queries: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _rows_of(index: Index, ids: pl.Series) -> Rows:
-    places = pl.DataFrame({"note_id": index.ids}).with_row_index("row")
+def _rows_of(index: Searchable, ids: pl.Series) -> Rows:
+    places = pl.DataFrame({"note_id": index.ids}).with_row_index("row").filter(pl.Series(index.live))
     joined = pl.DataFrame({"note_id": ids}).join(places, on="note_id", how="left", maintain_order="left")
     return joined["row"].cast(pl.Int64).fill_null(-1).to_numpy()
 
@@ -182,14 +230,19 @@ def _table(query_ids: pl.Series, ids: pl.Series, scores: Floats, rows: NDArray[n
     return frame.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema.NEIGHBOURS)
 
 
-def _write_file(target: Path, tables: Iterator[pa.Table], origin: dict[str, object]) -> int:
-    written = 0
+def _write_file(
+    target: Path, parts: Iterable[tuple[list[pa.Table], int]], origin: dict[str, object]
+) -> tuple[int, int]:
+    """Write one file; returns its rows, and how many queries came up short."""
+    written = short = 0
     metadata = {storage.ORIGIN: json.dumps(origin).encode()}
     with (
         storage.atomic_write(target) as file,
         pq.ParquetWriter(file, schema.NEIGHBOURS.with_metadata(metadata), compression="zstd") as writer,
     ):
-        for table in tables:
-            writer.write_table(table.replace_schema_metadata(metadata))
-            written += table.num_rows
-    return written
+        for tables, few in parts:
+            for table in tables:
+                writer.write_table(table.replace_schema_metadata(metadata))
+                written += table.num_rows
+            short += few
+    return written, short

@@ -1,10 +1,10 @@
-"""Search in a bundle: exact, filtered, and the same answer whatever the batch.
+"""Search in a bundle and what was changed since: filtered, and the same answer whatever the batch.
 
     index = Index.open("index")
     index.search(vectors, 10, where={"category": "Travel/Asia"}, candidates="new")
 
-FAISS finds; the scores that are returned are computed once more for the notes found, so that equal vectors have equal
-scores and ties break by note_id, however FAISS blocked its matrix products.
+The rows of an open index are the bundle's notes in the order of their ids, then the notes that were added since; a row whose
+note was removed or replaced stays where it is and is never found. Scores are true cosines; ties break by note_id.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -21,74 +21,137 @@ from numpy.typing import ArrayLike, NDArray
 
 from noterec import storage
 from noterec.errors import ArtefactError, InputError
-from noterec.index import bundle
-from noterec.index.filters import Candidates, Mask, Where, candidate_mask, new_mask, where_mask
-
-Floats = NDArray[np.float32]
-Rows = NDArray[np.int64]
+from noterec.index import bundle, changes, gpu
+from noterec.index.filters import new_mask
+from noterec.index.kinds import Effort
+from noterec.index.lexical import LEXICAL_FILE, Lexical
+from noterec.index.searchable import unit_queries
+from noterec.index.searchers import Approximate, Exact, Floats, Mask, Rows, Searcher
+from noterec.index.selection import Selection, find
 
 RESULT = pa.schema([("query", pa.int64()), ("note_id", pa.string()), ("rank", pa.int32()), ("score", pa.float32())])
-_NOISE = np.float32(3e-6)  # more than two ways of summing D products in float32 differ by, for unit vectors
-_MARGIN = 8  # notes fetched beyond those wanted, so that few queries must be asked again because of equal scores
-_BLOCK_FLOATS = 1 << 24  # gathered vectors held at a time: 64 MiB
 
 
 class Index:
-    """An open bundle.
+    """An open bundle with what was added to it and removed from it since it was built.
 
     Attributes:
         folder: the bundle.
         info: what bundle.json says.
-        attributes: (N, ...) one row per note in the index's order: note_id, and what was kept beside it.
+        version: the bundle's name and the number of the last change, such as "bundle-000007+12".
+        attributes: (N, ...) one row per row of the index: note_id, and what was kept beside it.
+        live: (N,) bool, false where a note was removed, or replaced by a later row.
     """
 
-    def __init__(self, folder: Path, info: bundle.BundleInfo, faiss_index: Any, attributes: pl.DataFrame) -> None:
+    def __init__(
+        self, folder: Path, info: bundle.BundleInfo, base: Searcher, attributes: pl.DataFrame, made: changes.Changes
+    ) -> None:
         """Use `Index.open`."""
+        self._opened: tuple[Path, pl.DataFrame, Literal["auto", "cpu", "cuda"]] | None = None  # where, what and how
         self.folder = folder
         self.info = info
+        self.version = f"{folder.name}+{made.through}" if made.through else folder.name
+        self._base = base
+        self._count = attributes.height
+        added = made.added(info, attributes["note_id"])
+        gone = pl.concat([made.removed, added["note_id"]])
+        live = np.ones(attributes.height + added.height, dtype=bool)
+        live[: attributes.height] = ~attributes["note_id"].is_in(gone.implode()).to_numpy()
+        self.live: Mask = live
+        self._all_live = bool(live.all())
+        self._places = {note_id: attributes.height + place for place, note_id in enumerate(added["note_id"])}
+        self._added = (
+            Exact(added["embedding"].list.to_array(info.dimension).to_numpy()) if added.height else None
+        )  # (A, D)
+        if added.height:
+            missing = [pl.lit(None).alias(name) for name in attributes.columns if name not in added.columns]
+            beside = added.with_columns(missing).select(pl.col(n).cast(t) for n, t in attributes.schema.items())
+            attributes = pl.concat([attributes, beside])
         self.attributes = attributes
-        self._faiss = bundle.import_faiss()
-        self._index = faiss_index
-        count, dimension = attributes.height, info.dimension
-        # A view of FAISS's own memory: reading a vector copies nothing.
-        flat = self._faiss.rev_swig_ptr(faiss_index.get_xb(), count * dimension)
-        self._vectors: Floats = flat.reshape(count, dimension)  # (N, D)
+        self._ids_ascend = not added.height
+        # The place of each row in the order of ids, by which ties break.
+        self._order: Rows = (
+            np.arange(len(live))
+            if self._ids_ascend
+            else attributes["note_id"].rank("ordinal").to_numpy().astype(np.int64)
+        )
+        self._lexical: Lexical | None = None
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, verify: bool = True) -> Index:
-        """Open the live bundle of an index, or one bundle.
+    def open(
+        cls, path: str | os.PathLike[str], *, verify: bool = True, device: Literal["auto", "cpu", "cuda"] = "cpu"
+    ) -> Index:
+        """Open the live bundle of an index with the changes since, or one bundle as it was built.
 
         Args:
             path: the index folder, or a bundle's own.
-            verify: hash the files before FAISS reads them; without it only their presence and size are checked.
+            verify: hash the files before anything reads them; without it only their presence and size are checked.
+            device: where vectors are compared; "auto" = a GPU where there is one that faiss can use.
 
         Raises:
             InputError: no index there.
             ArtefactError: a file is missing, changed, or of another format.
-            DependencyError: faiss isn't installed.
+            DependencyError: faiss isn't installed, or a GPU was asked for and it has none.
         """
         faiss = bundle.import_faiss()
+        place = storage.local(path)
         folder = bundle.find(path)
         info = bundle.read_info(folder)
         bundle.verify(folder, info, hashes=verify)
         attributes = pl.DataFrame(storage.read_table(folder / bundle.NOTES_FILE))
+        file = folder / bundle.VECTORS_FILE
         try:
-            index = faiss.read_index(str(folder / bundle.FAISS_FILE))
-        except RuntimeError as error:
-            raise ArtefactError(f"{folder / bundle.FAISS_FILE}: faiss can't read it; build the index again") from error
-        if not isinstance(index, faiss.IndexFlat) or index.metric_type != faiss.METRIC_INNER_PRODUCT:
+            vectors: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)  # (N, D)
+        except (ValueError, OSError) as error:
+            raise ArtefactError(f"{file}: not a readable array ({error}); build the index again") from error
+        shape = (info.count, info.dimension)
+        if vectors.shape != shape or vectors.dtype not in (np.float32, np.float16) or attributes.height != info.count:
             raise ArtefactError(
-                f"{folder}: holds a {type(index).__name__}; expected exact inner product: build it again"
+                f"{folder}: {vectors.shape} numbers of {vectors.dtype} and {attributes.height} notes, expected {shape}; its parts "
+                "don't belong together: build the index again"
             )
-        if (index.ntotal, index.d, attributes.height) != (info.count, info.dimension, info.count):
-            raise ArtefactError(
-                f"{folder}: {index.ntotal} vectors of {index.d} dimensions and {attributes.height} notes, expected "
-                f"{info.count} of {info.dimension}; its parts don't belong together: build the index again"
-            )
-        return cls(folder, info, index, attributes)
+        chosen = gpu.choose(device)
+        base: Searcher
+        if info.kind == "flat":
+            base = Exact(vectors, device=chosen)
+        else:
+            try:
+                index = faiss.read_index(str(folder / bundle.FAISS_FILE))
+            except RuntimeError as error:
+                raise ArtefactError(
+                    f"{folder / bundle.FAISS_FILE}: faiss can't read it; build the index again"
+                ) from error
+            if (index.ntotal, index.d) != shape or index.metric_type != faiss.METRIC_INNER_PRODUCT:
+                raise ArtefactError(
+                    f"{folder}: a {type(index).__name__} of {index.ntotal} vectors of {index.d} dimensions, expected inner "
+                    f"products of {shape}; its parts don't belong together: build the index again"
+                )
+            base = Approximate(index, vectors, Effort(info.knob, info.refine), info.recall.at, device=chosen)
+        made = changes.Changes.none() if folder == place else changes.read(place)
+        index = cls(folder, info, base, attributes, made)
+        index._opened = place, attributes, device
+        return index
+
+    def refreshed(self) -> Index:
+        """The index as it is now on disk: this bundle, not read again, with the changes since; or another one that is live.
+
+        Returns:
+            A new object; this one stays as it is.
+
+        Raises:
+            ArtefactError, InputError: as `open`.
+        """
+        assert self._opened is not None, "made by `open`"
+        place, attributes, device = self._opened
+        if bundle.find(place) != self.folder:
+            return Index.open(place, device=device)
+        made = changes.Changes.none() if self.folder == place else changes.read(place)
+        index = Index(self.folder, self.info, self._base, attributes, made)
+        index._opened, index._lexical = self._opened, self._lexical
+        return index
 
     def __len__(self) -> int:
-        return self.info.count
+        return int(self.live.sum())
 
     @property
     def dimension(self) -> int:
@@ -102,8 +165,15 @@ class Index:
 
     @property
     def ids(self) -> pl.Series:
-        """(N,) note ids, ascending, in the order of the rows."""
+        """(N,) note ids in the order of the rows: ascending but for the notes that were added, which stand at the end."""
         return self.attributes["note_id"]
+
+    @property
+    def lexical(self) -> Lexical | None:
+        """The words of the bundle's notes; None where it was built without (`lexical: false`, or no dataset)."""
+        if self._lexical is None and LEXICAL_FILE in self.info.files:
+            self._lexical = Lexical.open(self.folder)
+        return self._lexical
 
     def require_model(self, model_version: str) -> None:
         """Refuse vectors of another model.
@@ -123,20 +193,34 @@ class Index:
         Raises:
             InputError: the index doesn't have it; the message names ids like it.
         """
-        found = self.ids.search_sorted(note_id)
-        if isinstance(note_id, str) and found < len(self) and self.ids[found] == note_id:
-            return int(found)
-        near = difflib.get_close_matches(str(note_id), self.ids.to_list(), n=3) if len(self) <= 50_000 else []
+        found = self._places.get(note_id)
+        if found is None and isinstance(note_id, str):
+            base = self.ids.head(self._count)
+            place = base.search_sorted(note_id)
+            found = int(place) if place < self._count and base[int(place)] == note_id else None
+        if found is not None and self.live[found]:
+            return found
+        near = difflib.get_close_matches(str(note_id), self.ids.to_list(), n=3) if len(self.ids) <= 50_000 else []
+        near = [name for name in near if name != note_id]
         hint = f"did you mean {', '.join(map(repr, near))}?" if near else "it may be new: embed and index it first"
         raise InputError(f"the index has no note {note_id!r}; {hint}")
 
     def vector(self, note_id: str) -> Floats:
         """The vector of a note: (D,) float32, unit-norm, a copy. Raises as `row`."""
-        return np.array(self._vectors[self.row(note_id)])
+        vector: Floats = self.vectors([self.row(note_id)])[0]
+        return vector
 
     def vectors(self, rows: ArrayLike) -> Floats:
         """The vectors of some rows: (R, D) float32, unit-norm, a copy."""
-        return self._vectors[np.asarray(rows, dtype=np.int64)]
+        wanted = np.asarray(rows, dtype=np.int64)
+        if self._added is None or not len(wanted) or wanted.max() < self._count:
+            found: Floats = np.array(self._base.vectors[wanted], dtype=np.float32)
+            return found
+        found = np.empty((len(wanted), self.dimension), dtype=np.float32)
+        late = wanted >= self._count
+        found[~late] = self._base.vectors[wanted[~late]]
+        found[late] = self._added.vectors[wanted[late] - self._count]
+        return found
 
     def new(self) -> Mask:
         """Which notes are new, (N,) bool.
@@ -146,16 +230,14 @@ class Index:
         """
         return new_mask(self.attributes)
 
-    def search(
-        self, vectors: ArrayLike, k: int, *, where: Where | None = None, candidates: Candidates = "all"
-    ) -> pa.Table:
+    def search(self, vectors: ArrayLike, k: int, *, selection: Selection | None = None, **options: Any) -> pa.Table:
         """The k notes with the largest cosine for every query; ties break by note_id.
 
         Args:
             vectors: (Q, D) or (D,) float; rows are normalised.
             k: notes per query, at least 1. Fewer come back where fewer may be found.
-            where: a filter on the attributes, see `filters.where_mask`.
-            candidates: "all", "new", or note ids.
+            selection: which notes may be found and how they are chosen; or give its fields one by one: where, candidates, exclude,
+                per_author, duplicates, diversity.
 
         Returns:
             Columns query int64 (row of `vectors`), note_id, rank int32 from 1, score float32 (cosine), by query and rank.
@@ -163,20 +245,18 @@ class Index:
         Raises:
             InputError: another D, NaN, infinity or a zero vector, k below 1, or a filter that doesn't fit.
         """
-        queries = self._queries(vectors)
-        scores, rows = self.search_rows(queries, k, mask=self._mask(where, candidates))
-        return self._table(scores, rows)
+        scores, rows = find(self, unit_queries(vectors, self), k, selection or Selection(**options))
+        return self.table(scores, rows)
 
-    def similar(self, note_id: str, k: int, *, where: Where | None = None, candidates: Candidates = "all") -> pa.Table:
+    def similar(self, note_id: str, k: int, *, selection: Selection | None = None, **options: Any) -> pa.Table:
         """The k nearest notes to a note of the index, itself left out; arguments and result as in `search`.
 
         Raises:
             InputError: the index doesn't have the note, and as `search`.
         """
         row = self.row(note_id)
-        mask = self._mask(where, candidates)
-        scores, rows = self.search_rows(self._vectors[row : row + 1], k, mask=mask, exclude=np.array([row]))
-        return self._table(scores, rows)
+        chosen = selection or Selection(**options)
+        return self.table(*find(self, self.vectors([row]), k, chosen, exclude=np.array([row])))
 
     def search_rows(
         self, queries: Floats, k: int, *, mask: Mask | None = None, exclude: Rows | None = None
@@ -194,74 +274,24 @@ class Index:
         """
         if not isinstance(k, int | np.integer) or k < 1:
             raise InputError(f"k={k!r}; expected a whole number of at least 1")
-        available = len(self) if mask is None else int(mask.sum())
-        scores = np.full((len(queries), k), -np.inf, dtype=np.float32)  # (Q, k)
-        rows = np.full((len(queries), k), -1, dtype=np.int64)  # (Q, k)
-        if not available:
-            return scores, rows
-        left_out = np.full(len(queries), -1, dtype=np.int64) if exclude is None else exclude  # (Q,)
-        parameters = None
-        if mask is not None:
-            bits = np.packbits(mask, bitorder="little")
-            selector = self._faiss.IDSelectorBitmap(bits)
-            parameters = self._faiss.SearchParameters(sel=selector)
-        wanted = min(k + 1, available)  # one more, for the note itself
-        fetch = min(wanted + _MARGIN, available)
-        pending = np.arange(len(queries))
-        while len(pending):
-            step = max(1, _BLOCK_FLOATS // (fetch * self.dimension))
-            again = []
-            for start in range(0, len(pending), step):
-                part = pending[start : start + step]
-                raw, found = self._index.search(queries[part], fetch, params=parameters)  # (q, fetch)
-                # Were the last one fetched as good as the last one wanted, an equal one may have stayed behind.
-                tied = (raw[:, -1] >= raw[:, wanted - 1] - _NOISE) & (fetch < available)
-                again.append(part[tied])
-                done = ~tied
-                scores[part[done]], rows[part[done]] = self._exact(
-                    queries[part[done]], found[done], k, left_out[part[done]]
-                )
-            pending = np.concatenate(again)
-            fetch = min(4 * fetch, available)
-        return scores, rows
+        allowed = None if mask is None and self._all_live else self.live if mask is None else mask & self.live
+        wanted = min(int(k) + (exclude is not None), len(self.live))
+        scores, rows = self._base.top(queries, wanted, None if allowed is None else allowed[: self._count])
+        if self._added is not None:
+            late_scores, late = self._added.top(queries, wanted, None if allowed is None else allowed[self._count :])
+            scores = np.concatenate([scores, late_scores], axis=1)
+            rows = np.concatenate([rows, np.where(late >= 0, late + self._count, -1)], axis=1)
+        if exclude is not None:
+            scores[(rows == exclude[:, None]) & (rows >= 0)] = -np.inf
+        rows = np.where(np.isneginf(scores), -1, rows)
+        order = np.lexsort((np.where(rows >= 0, self._order[rows], len(self.live)), -scores), axis=1)[:, :k]
+        best, best_rows = np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64)
+        best[:, : order.shape[1]] = np.take_along_axis(scores, order, axis=1)
+        best_rows[:, : order.shape[1]] = np.take_along_axis(rows, order, axis=1)
+        return best, best_rows
 
-    def _exact(self, queries: Floats, found: Rows, k: int, exclude: Rows) -> tuple[Floats, Rows]:
-        """Order what FAISS found by score, then row: (q, k) scores and rows."""
-        gathered = self._vectors[found].astype(np.float64)  # (q, fetch, D)
-        exact = np.einsum("qfd,qd->qf", gathered, queries.astype(np.float64)).astype(np.float32)  # (q, fetch)
-        exact[found == exclude[:, None]] = -np.inf
-        order = np.lexsort((found, -exact), axis=1)[:, :k]  # (q, <= k)
-        best = np.full((len(queries), k), -np.inf, dtype=np.float32)
-        rows = np.full((len(queries), k), -1, dtype=np.int64)
-        best[:, : order.shape[1]] = np.take_along_axis(exact, order, axis=1)
-        rows[:, : order.shape[1]] = np.take_along_axis(found, order, axis=1)
-        rows[np.isneginf(best)] = -1
-        return best, rows
-
-    def _mask(self, where: Where | None, candidates: Candidates) -> Mask | None:
-        mask = candidate_mask(self.attributes, candidates)
-        if where is None:
-            return mask
-        kept = where_mask(self.attributes, where)
-        return kept if mask is None else mask & kept
-
-    def _queries(self, vectors: ArrayLike) -> Floats:
-        queries = np.atleast_2d(np.asarray(vectors, dtype=np.float32))  # (Q, D)
-        if queries.ndim != 2 or queries.shape[1] != self.dimension:
-            raise InputError(
-                f"queries have shape {queries.shape}; the index holds vectors of D = {self.dimension} of model version "
-                f"{self.model_version}: encode the queries with that model"
-            )
-        norms = np.sqrt(np.einsum("qd,qd->q", queries, queries, dtype=np.float64))  # (Q,)
-        bad = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
-        if len(bad):
-            raise InputError(
-                f"{len(bad)} of {len(queries)} query vectors hold NaN or infinity or are all zero, the first is row "
-                f"{bad[0]}; expected finite vectors: leave such queries out"
-            )
-        return np.asarray(queries / norms[:, None], dtype=np.float32)
-
-    def _table(self, scores: Floats, rows: Rows) -> pa.Table:
+    def table(self, scores: Floats, rows: Rows) -> pa.Table:
+        """What `search_rows` found, as `search` returns it."""
         query, rank = np.nonzero(rows >= 0)
         ids = self.ids.gather(rows[query, rank]).cast(pl.String)
         columns = [

@@ -162,15 +162,29 @@ class Dataset:
         Raises:
             InputError: a file is missing or damaged, or its columns don't fit the notes schema.
         """
-        for file in self.note_files:
+        for _, _, table in self.located_batches(columns, batch_rows=batch_rows):
+            yield table
+
+    def located_batches(
+        self, columns: list[str] | None = None, *, batch_rows: int = 8192
+    ) -> Iterator[tuple[int, np.ndarray, pa.Table]]:
+        """`note_batches` with where each note stands, for what is read later by its place, such as a picture.
+
+        Yields:
+            The number of the file in `note_files`, the rows of that file ((R,) int64, the first being 0), and the R notes there.
+        """
+        for number, file in enumerate(self.note_files):
             wanted = None if columns is None else ["deleted", *columns]
+            start = 0
             for table, newest in self._masked(file, self._winners[file], wanted, batch_rows):
                 mask = newest & ~_deleted(table)
+                rows = start + np.flatnonzero(mask)
+                start += table.num_rows
                 if columns is not None:
                     there = set(table.column_names) - {"note_id"}  # one that only other files have is left out
                     table = table.select(["note_id", *(c for c in columns if c in there)])
-                if mask.any():
-                    yield table if mask.all() else table.filter(pa.array(mask))
+                if len(rows):
+                    yield number, rows, table if mask.all() else table.filter(pa.array(mask))
 
     def deleted_batches(self) -> Iterator[pa.Table]:
         """The notes that are deleted (the newest version of their id says so): tables with note_id, in file order."""

@@ -16,7 +16,8 @@ from noterec import cli, errors
 from noterec.cli import commands, output
 
 COMMANDS = sorted(
-    (command.name or command.callback.__name__) for command in commands.app.registered_commands if command.callback
+    [command.name or command.callback.__name__ for command in commands.app.registered_commands if command.callback]
+    + [group.typer_instance.info.name for group in commands.app.registered_groups]
 )
 Run = Callable[..., tuple[int, str, str]]
 
@@ -136,7 +137,7 @@ def test_validate_heeds_workers_however_they_are_given(
         (["modalities", "NOWHERE", "--model", "minilm", "--out", "e"], "no dataset there"),
         (["index", "NOWHERE", "--out", "i"], "NOWHERE"),
         (["query", "NOWHERE", "--note-id", "n"], "NOWHERE"),
-        (["query", "NOWHERE", "--note-id", "n", "--where", "x"], "--where x: expected COLUMN=VALUE"),
+        (["query", "NOWHERE", "--note-id", "n", "--where", "x"], "where 'x': expected COLUMN=VALUE"),
         (["neighbours", "NOWHERE", "--out", "n"], "NOWHERE"),
         (["evaluate", "--out", "r", "--arm", "x"], "--arm x: expected NAME=EMBEDDINGS"),
         (["evaluate", "--out", "r"], "--notes: no dataset given"),

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noterec.evaluation.arms import Arm, EmbeddingArm, FusionArm, LexicalArm, PopularityArm, RandomArm, best_columns
-from noterec.evaluation.baselines import K1, B, Bm25, training_clicks
+from noterec.evaluation.baselines import Bm25, training_clicks
+from noterec.index.words import K1, B
 from noterec.notes.terms import note_tokens
 
 from .conftest import TEXTS

@@ -13,9 +13,11 @@ import pytest
 from noterec import schema, storage
 from noterec.errors import ArtefactError, InputError
 from noterec.index import Index, build_index, neighbours
+from noterec.index.changes import add_notes, remove_notes
+from noterec.index.selection import Selection, find
 from noterec.ranking.topk import top_k
 
-from .conftest import embeddings_table, unit, write_shards
+from .conftest import embeddings_table, unit, write_dataset, write_shards
 
 N = 60
 IDS = [f"n{i:02d}" for i in range(N)]
@@ -126,6 +128,56 @@ def test_an_interrupted_file_is_never_half_written(
         neighbours(index, out=tmp_path / "n.parquet", k=3)
     assert (tmp_path / "n.parquet").read_bytes() == before
     assert [file.name for file in tmp_path.iterdir() if file.name.endswith(".tmp")] == []
+
+
+def test_a_selection_is_one_of_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shrink(monkeypatch)
+    write_shards(tmp_path / "e", embeddings_table(IDS, VECTORS))
+    columns = {"note_id": IDS, "author_id": [f"a{i % 4}" for i in range(N)], "language": ["en", "de"] * (N // 2)}
+    write_dataset(tmp_path / "d", a=columns)
+    build_index(tmp_path / "e", notes=tmp_path / "d", out=tmp_path / "i")
+    storage.write_table(pa.table({"note_id": IDS[:10]}), tmp_path / "seen.parquet")
+    index = Index.open(tmp_path / "i")
+    given = dict(where={"language": "en"}, per_author=2, duplicates=0.9, diversity=0.2)
+    for exclude in (tmp_path / "seen.parquet", IDS[:10]):
+        for out in ("n", "n.parquet"):
+            summary = neighbours(index, out=tmp_path / out, k=6, exclude=exclude, **given)  # type: ignore[arg-type]
+            _, rows = find(index, VECTORS, 6, Selection(exclude=IDS[:10], **given), exclude=np.arange(N))  # type: ignore[arg-type]
+            assert read(tmp_path / out) == [
+                (IDS[query], IDS[row], rank)
+                for query, found in enumerate(rows)
+                for rank, row in enumerate(found, start=1)
+                if row >= 0
+            ]
+            # Notes of two authors are left (every second note), two of each may stand together.
+            assert (summary.candidates, summary.short, summary.rows) == (25, N, 4 * N)
+    with pytest.raises(ArtefactError, match="another origin"):
+        neighbours(index, out=tmp_path / "n", k=6, exclude=IDS[:9], **given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("out", ["n.parquet", "n"])
+def test_notes_that_are_gone_neither_ask_nor_are_found(tmp_path: Path, index: Path, out: str) -> None:
+    remove_notes(index, ["n04", "n10"])
+    add_notes(index, embeddings_table(["n07", "a-new"], VECTORS[[9, 9]]), model_version="m1")
+    summary = neighbours(index, out=tmp_path / out, k=N)
+    found = read(tmp_path / out)
+    there = {*IDS, "a-new"} - {"n04", "n10"}
+    assert {query for query, _, _ in found} == {note for _, note, _ in found} == there
+    assert (summary.queries, summary.candidates, summary.short) == (N - 1, N - 1, N - 1)
+    assert [note for query, note, _ in found if query == "n09"][:2] == ["a-new", "n07"]
+    storage.write_table(pa.table({"note_id": ["n04"]}), tmp_path / "q.parquet")
+    with pytest.raises(InputError, match="the first is 'n04'"):
+        neighbours(index, out=tmp_path / "n3", queries=tmp_path / "q.parquet")
+
+
+def test_other_vectors_of_the_same_notes_do_not_go_on(tmp_path: Path, index: Path) -> None:
+    for name, vectors in (("q", VECTORS[:2]), ("q2", VECTORS[2:4])):
+        write_shards(tmp_path / name, embeddings_table(["x", "y"], vectors))
+    neighbours(index, out=tmp_path / "n", queries=tmp_path / "q", k=2)
+    (tmp_path / "q").rename(tmp_path / "old")
+    (tmp_path / "q2").rename(tmp_path / "q")
+    with pytest.raises(ArtefactError, match="another origin"):
+        neighbours(index, out=tmp_path / "n", queries=tmp_path / "q", k=2)
 
 
 def test_bad_arguments(tmp_path: Path, index: Path) -> None:

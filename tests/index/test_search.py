@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from noterec.config import IndexConfig
 from noterec.errors import InputError
 from noterec.index import Index, build_index
 
@@ -37,8 +38,8 @@ def ids_by_query(table: object, queries: int) -> list[list[str]]:
     return [frame.filter(pl.col("query") == q).sort("rank")["note_id"].to_list() for q in range(queries)]
 
 
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
+@pytest.fixture(scope="module", params=["flat", "ivf", "hnsw"])
+def index(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Index:
     """300 notes; 40 of them are copies of one vector, so that ties reach across any k."""
     path = tmp_path_factory.mktemp("search")
     vectors = unit(np.random.default_rng(0).normal(size=(N, D)))
@@ -47,7 +48,10 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
     write_shards(path / "e", embeddings_table(ids, vectors))
     columns = {"note_id": ids, "title": ids, "category": ["Travel", "Food", None] * 100, "exposure": list(range(N))}
     write_dataset(path / "ds", one=columns)
-    build_index(path / "e", notes=path / "ds", out=path / "i", new=ids[::10])
+    # Forty copies of one vector are only linked with each other in a graph: its recall is low, and said so.
+    target = 0.5 if request.param == "hnsw" else 0.95
+    config = IndexConfig(kind=request.param, recall_at=10, gate_queries=200, recall_target=target)
+    build_index(path / "e", notes=path / "ds", out=path / "i", new=ids[::10], config=config)
     return Index.open(path / "i")
 
 
@@ -74,6 +78,8 @@ def test_the_answer_does_not_depend_on_the_batch(index: Index) -> None:
 
 
 def test_ties_break_by_id_and_a_note_never_finds_itself(index: Index) -> None:
+    if index.info.kind == "hnsw":
+        pytest.skip("a graph brings some of many equal notes, not the first of them")
     copies = sorted(["n7", *(f"n{i}" for i in range(100, 140))])
     for note_id in ("n7", "n120", copies[-1]):
         found = index.similar(note_id, 5)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from noterec import schema, storage
 from noterec.errors import ArtefactError, InputError
-from noterec.index import load_embeddings, vectors
+from noterec.index import load_embeddings, table
+from noterec.index.vectors import write_vectors
 
 from .conftest import embeddings_table, unit, write_shards
 
@@ -58,21 +61,24 @@ def test_a_table_of_which_every_note_was_withdrawn(tmp_path: Path) -> None:
         load_embeddings(tmp_path / "e")
 
 
-def test_a_table_that_is_compacted_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("step", ["_head", "_batches"])
+def test_a_table_that_is_compacted_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     path = write_shards(tmp_path / "e", embeddings_table(["a", "b"], [A, A]), embeddings_table(["b"], [B]))
     folder = storage.ShardFolder(path, origin={"stage": "embed"})
-    read = vectors._read
+    read = getattr(table, step)
     files: list[str] = []
 
-    def beaten(file: storage.Place) -> pa.Table:
-        table = read(file)
+    def beaten(file: storage.Place) -> Any:
+        found = read(file)
+        if step == "_batches":
+            found = list(found)
         if not files:
             whole = embeddings_table(["a", "b"], [A, B])
             folder.replace([storage.write_shard(path, whole, origin=folder.origin)])
         files.append(file.name)
-        return table
+        return found
 
-    monkeypatch.setattr(vectors, "_read", beaten)
+    monkeypatch.setattr(table, step, beaten)
     found = load_embeddings(path)
     assert (found.ids.to_list(), found.superseded) == (["a", "b"], 0)
     np.testing.assert_allclose(found.vectors, [A, B], atol=1e-6)
@@ -91,9 +97,14 @@ def test_a_table_with_a_missing_shard(tmp_path: Path) -> None:
 def test_a_withdrawn_bad_vector_does_no_harm_and_a_null_one_with_a_hash_is_no_tombstone(tmp_path: Path) -> None:
     write_shards(tmp_path / "e", embeddings_table(["a", "b"], [[np.nan, 0], B]), tombstones(["a"]))
     assert load_embeddings(tmp_path / "e").ids.to_list() == ["b"]
-    table = embeddings_table(["a", "b"], [A, B])
+    one = embeddings_table(["a", "b"], [A, B])
     null = pa.concat_tables(
-        [table.slice(0, 1), tombstones(["b"]).set_column(2, "content_hash", pa.array([7], pa.uint64()))]
+        [
+            one.slice(0, 1),
+            tombstones(["b"])
+            .set_column(2, "content_hash", pa.array([7], pa.uint64()))
+            .set_column(3, "model_version", pa.array(["m1"])),
+        ]
     )
     with pytest.raises(InputError, match=r"1 notes have no embedding .*'b'"):
         load_embeddings(write_shards(tmp_path / "n", null))
@@ -184,3 +195,36 @@ def test_nothing_there_is_said_plainly(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match="no model_version"):
         load_embeddings(tmp_path / "unversioned.parquet")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_file_of_vectors_holds_what_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: Literal["float32", "float16"]
+) -> None:
+    monkeypatch.setattr(table, "BATCH_ROWS", 3)  # no batch holds a whole shard, as with a table larger than memory
+    random = np.random.default_rng(0)
+    ids = [f"n{number}" for number in random.permutation(40)]
+    vectors = unit(random.normal(size=(40, 5)))
+    write_shards(
+        tmp_path / "e",
+        *(embeddings_table(ids[low : low + 8], vectors[low : low + 8]) for low in range(0, 40, 8)),
+        embeddings_table(ids[:3], -vectors[:3]),
+        tombstones(ids[3:5], dimension=5),
+    )
+    loaded = load_embeddings(tmp_path / "e")
+    read: list[int] = []
+    found = write_vectors(tmp_path / "e", tmp_path / "v.npy", dtype=dtype, advance=read.append)
+    assert found.ids.to_list() == loaded.ids.to_list() == sorted(ids[:3] + ids[5:])
+    np.testing.assert_allclose(found.vectors, loaded.vectors, atol=1e-7 if dtype == "float32" else 1e-3)
+    assert isinstance(found.vectors, np.memmap)
+    assert np.load(tmp_path / "v.npy").dtype == dtype
+    assert (found.superseded, found.total, sum(read), max(read)) == (45 - 38, 38, 45, 3)
+
+    keep, drop = pl.Series([*ids[5:20], "elsewhere"]), pl.Series([ids[6], ids[30]])
+    some = write_vectors(tmp_path / "e", tmp_path / "s.npy", keep=keep, drop=drop)
+    assert some.ids.to_list() == sorted(set(ids[5:20]) - {ids[6]})
+    assert (some.total, some.dropped) == (38, 1)
+    for note_id, vector in zip(some.ids, some.vectors, strict=True):
+        np.testing.assert_allclose(vector, vectors[ids.index(note_id)], atol=1e-6)
+    with pytest.raises(InputError, match="each of its 38 notes was removed from the index"):
+        write_vectors(tmp_path / "e", tmp_path / "n.npy", drop=pl.Series(ids))

@@ -12,6 +12,7 @@ from noterec.embedding.engine import embed
 from noterec.errors import ArtefactError, InputError
 from noterec.index.build import build_index
 from noterec.index.search import Index
+from noterec.index.selection import Selection, find
 from noterec.model.encoder import NoteEncoder
 from noterec.notes.dataset import Dataset
 from noterec.serving.query import query
@@ -56,6 +57,56 @@ def test_by_content_a_note_finds_itself(index: Path, platform: Path, trained: Pa
     )
 
 
+def test_by_vector_it_is_the_note_with_that_vector(index: Path) -> None:
+    opened = Index.open(index)
+    vector = opened.vectors([17])[0]
+    table = query(opened, vector=(3 * vector).tolist(), k=4)  # normalised
+    assert table["note_id"][0] == opened.ids[17]
+    assert table["note_id"].to_list()[1:] == query(opened, note_id=opened.ids[17], k=3)["note_id"].to_list()
+
+
+def test_every_choice_reaches_the_search(index: Path) -> None:
+    opened = Index.open(index)
+    first = query(opened, note_id=opened.ids[3], k=8)
+    category = first["category"][0]
+    left_out = first["note_id"].to_list()[:2]
+    given = dict(
+        where={"category": {"under": category}}, exclude=left_out, per_author=1, duplicates=0.999, diversity=0.3
+    )
+    table = query(opened, note_id=opened.ids[3], k=8, **given)  # type: ignore[arg-type]
+    selection = Selection(**given)  # type: ignore[arg-type]
+    _, rows = find(opened, opened.vectors([3]), 8, selection, exclude=np.array([3]))
+    assert table["note_id"].to_list() == [opened.ids[int(row)] for row in rows[0] if row >= 0]
+    assert table.height
+    assert not {*left_out, opened.ids[3]} & set(table["note_id"])
+    assert set(table["category"]) == {category}
+    authors = opened.attributes.filter(opened.attributes["note_id"].is_in(table["note_id"].implode()))["author_id"]
+    assert authors.drop_nulls().is_unique().all()
+
+
+def test_fusion_reads_words_from_the_index_and_from_the_text(index: Path, platform: Path, trained: Path) -> None:
+    opened = Index.open(index)
+    row = opened.row(Dataset(platform / "data").notes(["title"])["note_id"][5])
+    note = Dataset(platform / "data").notes(["title", "content", "hashtags"]).to_dicts()[5]
+    fields = dict(title=note["title"], content=note["content"], hashtags=note["hashtags"])
+    by_id = query(opened, note_id=note["note_id"], k=20, fuse=True)
+    by_text = query(opened, **fields, model=trained, k=21, fuse=True, exclude=[note["note_id"]])
+    assert by_id["note_id"].to_list() == by_text["note_id"].to_list()[:20]
+    assert by_id["note_id"].to_list() != query(opened, note_id=note["note_id"], k=20)["note_id"].to_list()
+    cosines = opened.vectors([opened.row(found) for found in by_id["note_id"]]) @ opened.vectors([row])[0]
+    np.testing.assert_allclose(by_id["score"].to_numpy(), cosines, atol=1e-5)
+
+
+def test_nothing_found_is_an_empty_table_with_its_columns(index: Path) -> None:
+    opened = Index.open(index)
+    for options in ({"where": {"exposure": -1}}, {"candidates": []}, {"exclude": opened.ids}):
+        table = query(opened, note_id=opened.ids[0], **options)  # type: ignore[arg-type]
+        assert table.height == 0
+        assert table.columns == ["rank", "note_id", "score", "title", "category"]
+    everything = query(opened, note_id=opened.ids[0], k=10**12)
+    assert everything.height == len(opened) - 1
+
+
 def test_what_is_refused(index: Path, backbone_folder: object) -> None:
     known = Index.open(index).ids[0]
     with pytest.raises(InputError, match="expected either a note_id of the index, or the title"):
@@ -64,6 +115,22 @@ def test_what_is_refused(index: Path, backbone_folder: object) -> None:
         query(index, note_id=known, title="a")
     with pytest.raises(InputError, match="give the index's model"):
         query(index, title="a")
+    for vector, message in (
+        (np.full(Index.open(index).dimension, np.nan), "NaN"),
+        ([1.0, 2.0], "shape"),
+        (["x"], "no list"),
+    ):
+        with pytest.raises(InputError, match=message):
+            query(index, vector=vector)
+    with pytest.raises(InputError, match="2 query vectors; expected one"):
+        query(index, vector=Index.open(index).vectors([0, 1]))
+    with pytest.raises(InputError, match="fuse: a vector has no words"):
+        query(index, vector=Index.open(index).vectors([0]), fuse=True)
+    with pytest.raises(InputError, match="expected either a note_id of the index, or"):
+        query(index, note_id=known, vector=[1.0])
+    for k in (0, 2.5):
+        with pytest.raises(InputError, match="expected a whole number of at least 1"):
+            query(index, note_id=known, k=k)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="nobody"):
         query(index, note_id="nobody")
 
