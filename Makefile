@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready-$(FAISS)
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= true
 
-.PHONY: help setup demo test test-slow test-kill test-ray test-gpu check format clean
+.PHONY: help setup demo test test-slow test-kill test-ray test-browser test-gpu check format clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -19,14 +19,14 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip uninstall --quiet --yes faiss-cpu faiss-gpu faiss-gpu-cuvs 2>/dev/null || true
 	@rm -f $(VENV)/.ready-*
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[$(FAISS),minilm,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[$(FAISS),minilm,serve,dev]'
 	@touch $@
 
 demo: $(READY)  ## the main job on a synthetic platform, about three minutes
 	$(BIN)/noterec demo --out demo
 
 test: $(READY)  ## the default tests: no network, no GPU, about three minutes
-	$(BIN)/python -m pytest -m "not slow and not gpu and not ray"
+	$(BIN)/python -m pytest -m "not slow and not gpu and not ray and not browser"
 
 test-slow: $(READY)  ## the tests that take longer
 	$(BIN)/python -m pytest -m "slow and not gpu and not ray"
@@ -37,6 +37,9 @@ test-kill: $(READY)  ## an embedding job that is killed 25 times
 test-ray: $(READY)  ## encoders on a Ray cluster of this machine
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[ray]'
 	$(BIN)/python -m pytest -m ray
+
+test-browser: $(READY)  ## the explorer in a headless Chromium, which has to be installed
+	$(BIN)/python -m pytest -m browser tests/serving/explorer
 
 test-gpu: $(READY)  ## what can only be verified on a GPU
 	$(BIN)/python -m pytest -m gpu tests/gpu

@@ -1,8 +1,8 @@
 """noterec: embeddings of notes that agree with what people engage with, and their nearest neighbours.
 
 The road from notes to neighbours, each step a function of tables: `sample` or `import_dataset`, `validate`, `pairs`, `split`,
-`train`, `embed`, `generate`, `modalities`, `build_index`, `query` and `neighbours`, `evaluate` and `compare`. Names load on first
-use.
+`train`, `embed`, `generate`, `modalities`, `build_index`, `query`, `neighbours` and `serve`, `evaluate` and `compare`. Names load
+on first use.
 
 Letters of array shapes in all docstrings: B notes, P pairs, T tokens, H the backbone's state, D the embedding's dimensions,
 K neighbours, Q queries, N candidates, V vocabulary.
@@ -29,6 +29,7 @@ _HOME = {
     "PairsConfig": "config",
     "PromptConfig": "config",
     "SampleConfig": "config",
+    "ServeConfig": "config",
     "SplitConfig": "config",
     "TrainConfig": "config",
     "VisionConfig": "config",
@@ -50,9 +51,16 @@ _HOME = {
     "modalities": "embedding.modalities",
     "train": "training.train",
     "Index": "index.search",
+    "MergedIndex": "index.merged",
     "build_index": "index.build",
+    "add_notes": "index.changes",
+    "remove_notes": "index.changes",
+    "rollback": "index.bundle",
+    "index_status": "index.manage",
+    "export": "index.export",
     "neighbours": "index.neighbours",
     "query": "serving.query",
+    "serve": "serving.http.server",
     "evaluate": "evaluation.evaluate",
     "compare": "evaluation.compare",
     "calibrate": "evaluation.calibration",
@@ -76,6 +84,7 @@ __all__ = [  # noqa: RUF022
     "PairsConfig",
     "PromptConfig",
     "SampleConfig",
+    "ServeConfig",
     "SplitConfig",
     "TrainConfig",
     "VisionConfig",
@@ -97,9 +106,16 @@ __all__ = [  # noqa: RUF022
     "modalities",
     "train",
     "Index",
+    "MergedIndex",
     "build_index",
+    "add_notes",
+    "remove_notes",
+    "rollback",
+    "index_status",
+    "export",
     "neighbours",
     "query",
+    "serve",
     "evaluate",
     "compare",
     "calibrate",
@@ -117,6 +133,7 @@ if TYPE_CHECKING:
         PairsConfig,
         PromptConfig,
         SampleConfig,
+        ServeConfig,
         SplitConfig,
         TrainConfig,
         VisionConfig,

@@ -1,0 +1,1 @@
+"""The service as HTTP: paths, limits, the socket."""

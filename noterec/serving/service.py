@@ -1,0 +1,301 @@
+"""The service: a live index, an encoder, the answers that are kept, and what is asked of them. It knows nothing of HTTP.
+
+Who owns what: the index is searched in one thread, the model computes in one other (`Batcher`), changes go to disk in a third, and
+pictures are decoded in a few. The event loop only hands over and waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from noterec.config import ServeConfig
+from noterec.errors import ArtefactError, InputError, LockedError
+from noterec.index.search import Index
+from noterec.index.searchable import Floats
+from noterec.notes.note import Note
+from noterec.serving.answers import answered, has_note, known_row, unit
+from noterec.serving.attributes import attributes_of, change_table
+from noterec.serving.batching import Batcher
+from noterec.serving.cache import AnswerCache, key_of
+from noterec.serving.fitness import fit_notes
+from noterec.serving.live import LiveIndex
+from noterec.serving.messages import (
+    ChangeResponse,
+    EmbedRequest,
+    EmbedResponse,
+    NewNote,
+    NoteContent,
+    NoteResponse,
+    Readiness,
+    SimilarRequest,
+    SimilarResponse,
+)
+from noterec.serving.metrics import Metrics
+from noterec.serving.refusals import Refusal
+
+if TYPE_CHECKING:
+    from noterec.model.encoder import NoteEncoder
+    from noterec.serving.explorer.catalogue import Catalogue
+    from noterec.serving.explorer.related import Related
+
+logger = logging.getLogger(__name__)
+
+Path = str | os.PathLike[str]
+Result = TypeVar("Result")
+
+
+class Service:
+    """Answers questions about neighbours.
+
+    Attributes:
+        config: the settings.
+        token: what a request must carry to change the index; None = nobody can.
+        metrics: what it counts.
+        encoder: the model as it was loaded, None where there is none; to compute with it use `run`.
+        catalogue: the notes as people see them, or None.
+        related: who engaged with what together, or None.
+        report: the folder of the latest evaluation, or None.
+        draining: it was told to stop.
+    """
+
+    def __init__(
+        self,
+        index: Path,
+        *,
+        encoder: NoteEncoder | None = None,
+        catalogue: Catalogue | None = None,
+        related: Related | None = None,
+        report: Path | None = None,
+        token: str | None = None,
+        config: ServeConfig = ServeConfig(),
+    ) -> None:
+        """Open the index beside what is loaded already; `open_service` loads it all.
+
+        Raises:
+            InputError, ArtefactError: the index can't be opened, or is of another model version than the encoder.
+        """
+        self.config, self.token, self.metrics = config, token, Metrics()
+        self.encoder, self.catalogue, self.related, self.report = encoder, catalogue, related, report
+        self.draining = False
+        self._sees = encoder is not None and encoder.sight is not None
+        version = None if encoder is None else encoder.model_version
+        self._live = LiveIndex(index, model_version=version, metrics=self.metrics)
+        self._batcher = None if encoder is None else Batcher(encoder, config, self.metrics)
+        self._search = ThreadPoolExecutor(1, thread_name_prefix="noterec-search")
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="noterec-disk")
+        self._decoders = ThreadPoolExecutor(config.decoders, thread_name_prefix="noterec-decode")
+        self._cache: AnswerCache[SimilarResponse] = AnswerCache(config.cache_entries)
+        self._cached_version = self.index.version
+        self._polling: asyncio.Task[None] | None = None
+
+    @property
+    def index(self) -> Index:
+        """The index that is live now; take it once per request."""
+        return self._live.index
+
+    async def start(self) -> None:
+        """Begin to look for newer versions of the index."""
+        self._polling = asyncio.create_task(self._poll())
+
+    async def stop(self) -> None:
+        """Answer what was asked and end all threads."""
+        self.draining = True
+        if self._polling is not None:
+            self._polling.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._polling
+        await asyncio.to_thread(self.close)
+
+    def close(self) -> None:
+        """End all threads."""
+        if self._batcher is not None:
+            self._batcher.close()
+        for pool in (self._search, self._disk, self._decoders):
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def ready(self) -> Readiness:
+        """Whether questions are answered, and from what."""
+        index = self.index
+        return Readiness(
+            ready=not self.draining,
+            draining=self.draining,
+            index_version=index.version,
+            notes=len(index),
+            model_version=index.model_version,
+            encoder=self.encoder is not None,
+            problem=self._live.problem,
+        )
+
+    async def similar(self, request: SimilarRequest) -> SimilarResponse:
+        """Neighbours of a note of the index, of a note that nobody has seen, or of a vector.
+
+        Raises:
+            Refusal: 404 for an unknown note, 422 for what can't be answered, 429 or 503 where the encoder can't.
+        """
+        if request.k > self.config.max_k:
+            raise Refusal(422, f"k={request.k}; this service gives at most {self.config.max_k} neighbours (max_k)")
+        index = self.index
+        key = key_of(index.version, {**request.model_dump(mode="json"), "where": request.where or None})
+        self._forget_older(index)
+        kept = self._cache.get(key)
+        self.metrics.cache.labels("miss" if kept is None else "hit").inc()
+        if kept is not None:
+            return kept
+        vector: Floats | None = None
+        if request.note is not None:
+            vector = (await self.encode([request.note]))[0]  # (D,)
+        elif request.vector is not None:
+            vector = unit(request.vector, index)
+        answer = await self._in(
+            self._search, lambda: answered(index, request, vector, self.metrics, hidden=self._live.path)
+        )
+        if self.index is index:
+            self._cache.put(key, answer)
+            self.metrics.cache_entries.set(len(self._cache))
+        return answer
+
+    async def embed(self, request: EmbedRequest) -> EmbedResponse:
+        """Vectors of notes; Refusal as in `encode`."""
+        vectors = await self.encode(request.notes)  # (B, D)
+        assert self.encoder is not None, "encode refuses without one"
+        return EmbedResponse(
+            vectors=vectors.tolist(), dimension=vectors.shape[1], model_version=self.encoder.model_version
+        )
+
+    async def encode(self, contents: Sequence[NoteContent]) -> np.ndarray:
+        """Encode notes from outside.
+
+        Returns:
+            (B, D) float32, unit-norm.
+
+        Raises:
+            Refusal: 422 for a note that has nothing to read or a picture that can't be used, 429 where too many are waiting,
+                503 without a model.
+        """
+        if self._batcher is None:
+            raise _no_model()
+        if len(contents) > self.config.max_notes:
+            raise Refusal(
+                422, f"{len(contents)} notes; this service encodes at most {self.config.max_notes} (max_notes)"
+            )
+        notes = await self._fit(contents)
+        try:
+            return await self._batcher.encode(notes)
+        except InputError as error:
+            raise Refusal(422, str(error)) from error
+
+    async def as_note(self, content: NoteContent) -> Note:
+        """A note from outside, fit for the encoder; Refusal as in `encode`."""
+        return (await self._fit([content]))[0]
+
+    async def run(self, function: Callable[[NoteEncoder], Result]) -> Result:
+        """Call a function with the encoder in the thread that owns it; Refusal (503) without a model."""
+        if self._batcher is None:
+            raise _no_model()
+        return await self._batcher.run(function)
+
+    async def note(self, note_id: str) -> NoteResponse:
+        """What the index keeps of a note; Refusal (404) where it has none of this id."""
+        index = self.index
+
+        def read() -> NoteResponse:
+            row = known_row(index, note_id)
+            return NoteResponse(
+                note_id=note_id,
+                attributes=attributes_of(index, row),
+                index_version=index.version,
+                model_version=index.model_version,
+            )
+
+        return await self._in(self._search, read)
+
+    async def add(self, note: NewNote) -> ChangeResponse:
+        """Encode a note and add it, or put it in the place of the one with its id; on disk and live when this returns.
+
+        Raises:
+            Refusal: as `encode`; 422 for attributes that the index doesn't keep; 503 where the index can't be changed now.
+        """
+        change_table(self.index, note, None)  # before anything is computed
+        vector = (await self.encode([note]))[0]  # (D,)
+
+        def change() -> ChangeResponse:
+            found = has_note(self.index, note.note_id)
+            self._changing(lambda: self._live.add(change_table(self.index, note, vector)))
+            return self._changed(note.note_id, "replaced" if found else "added")
+
+        return await self._in(self._disk, change)
+
+    async def remove(self, note_id: str) -> ChangeResponse:
+        """Remove a note for good, on disk and from the live index when this returns.
+
+        One that the index doesn't have is kept out of later builds all the same: its vector may be on the way.
+
+        Raises:
+            Refusal: 503 where the index can't be changed now.
+        """
+
+        def change() -> ChangeResponse:
+            found = has_note(self.index, note_id)
+            self._changing(lambda: self._live.remove([note_id]))
+            return self._changed(note_id, "removed" if found else "kept_out")
+
+        return await self._in(self._disk, change)
+
+    def _changing(self, function: Callable[[], None]) -> None:
+        try:
+            function()
+        except (ArtefactError, LockedError, OSError) as error:
+            logger.exception("the index can't be changed")
+            raise Refusal(503, "the index can't be changed now; the log says why", retry_seconds=5) from error
+
+    def _changed(self, note_id: str, change: Any) -> ChangeResponse:
+        self.metrics.changes.labels(change).inc()
+        index = self.index
+        return ChangeResponse(
+            note_id=note_id, change=change, index_version=index.version, model_version=index.model_version
+        )
+
+    def _forget_older(self, index: Index) -> None:
+        if index.version != self._cached_version:
+            self._cache.clear()
+            self._cached_version = index.version
+            self.metrics.cache_entries.set(0)
+
+    async def _fit(self, contents: Sequence[NoteContent]) -> list[Note]:
+        if self.encoder is None:
+            raise _no_model()
+        until = time.monotonic() + self.config.request_seconds
+        return await self._in(
+            self._decoders,
+            lambda: fit_notes(contents, sees=self._sees, config=self.config, metrics=self.metrics, until=until),
+        )
+
+    async def _in(self, pool: Executor, function: Callable[[], Result]) -> Result:
+        try:
+            future = asyncio.get_running_loop().run_in_executor(pool, function)
+        except RuntimeError as error:  # the pool is closed
+            raise Refusal(503, "the service is stopping") from error
+        return await future
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(self.config.poll_seconds)
+            try:
+                await self._in(self._disk, self._live.refresh)
+            except Exception:
+                logger.exception("looking for a newer index failed; it is tried again")
+
+
+def _no_model() -> Refusal:
+    return Refusal(
+        503, "this service has no model, so it can't encode notes; ask by note_id or vector", code="no_model"
+    )
