@@ -23,6 +23,7 @@ from noterec import storage
 from noterec.errors import ArtefactError, InputError
 from noterec.index import bundle, changes, gpu
 from noterec.index.filters import new_mask
+from noterec.index.ids import SortedIds
 from noterec.index.kinds import Effort
 from noterec.index.lexical import LEXICAL_FILE, Lexical
 from noterec.index.searchable import unit_queries
@@ -53,6 +54,7 @@ class Index:
         self.version = f"{folder.name}+{made.through}" if made.through else folder.name
         self._base = base
         self._count = attributes.height
+        self._sorted = SortedIds(attributes["note_id"])
         added = made.added(info, attributes["note_id"])
         gone = pl.concat([made.removed, added["note_id"]])
         live = np.ones(attributes.height + added.height, dtype=bool)
@@ -195,9 +197,7 @@ class Index:
         """
         found = self._places.get(note_id)
         if found is None and isinstance(note_id, str):
-            base = self.ids.head(self._count)
-            place = base.search_sorted(note_id)
-            found = int(place) if place < self._count and base[int(place)] == note_id else None
+            found = self._sorted.find(note_id)
         if found is not None and self.live[found]:
             return found
         near = difflib.get_close_matches(str(note_id), self.ids.to_list(), n=3) if len(self.ids) <= 50_000 else []

@@ -54,5 +54,6 @@ def open_service(
         service = Service(
             index, encoder=encoder, catalogue=catalogue, related=related, report=report, token=token, config=config
         )
+        service.warm_up()
         stage.counts.update(rows_in=len(service.index), index=service.index.version)
     return service

@@ -102,6 +102,15 @@ class Service:
         """The index that is live now; take it once per request."""
         return self._live.index
 
+    def warm_up(self) -> None:
+        """Answer once before anybody asks: the first search and the first batch load code and take memory."""
+        index = self.index
+        if len(index):
+            first = index.ids[int(index.live.argmax())]
+            answered(index, SimilarRequest(note_id=first), None, Metrics(), hidden=self._live.path)
+        if self.encoder is not None:
+            self.encoder.encode([Note(title="warm")])
+
     async def start(self) -> None:
         """Begin to look for newer versions of the index."""
         self._polling = asyncio.create_task(self._poll())
