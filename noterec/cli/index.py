@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,11 @@ class BuildByDefault(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in (*self.commands, "--help"):
+            near = difflib.get_close_matches(args[0], self.commands, n=1, cutoff=0.7)
+            if near and not Path(args[0]).exists():
+                ctx.fail(
+                    f"no command {args[0]!r}; did you mean {near[0]!r}? (Embeddings of this name would be ./{args[0]})"
+                )
             args.insert(0, "build")
         return super().parse_args(ctx, args)
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from noterec import schema, storage
 from noterec.errors import InputError
+from noterec.index.filters import id_series
 from noterec.notes.dataset import Dataset
 
 logger = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ def mark_new(rows: pl.DataFrame, new: New) -> pl.DataFrame:
         table = schema.conform(storage.read_table(new), NOTE_IDS, name=name)
         marked = pl.Series("note_id", table["note_id"]).cast(pl.String)
     else:
-        marked = pl.Series("note_id", list(new), dtype=pl.String)
+        marked = id_series(new, "new")
     rows = rows.with_columns(pl.col("note_id").is_in(marked.unique().to_list()).alias("new"))
     count = int(rows["new"].sum())
     if marked.len() and not count:

@@ -23,6 +23,7 @@ from noterec.config import IndexConfig
 from noterec.config.index import Kind
 from noterec.index import bundle, changes, gate, gpu, kinds
 from noterec.index.attributes import New, known_attributes, mark_new
+from noterec.index.changing import collect
 from noterec.index.lexical import build_lexical
 from noterec.index.plan import plan
 from noterec.index.searchers import Approximate, Exact
@@ -114,6 +115,7 @@ def build_index(
     dataset = None if notes is None else Dataset(notes)
     columns = [] if dataset is None else known_attributes(dataset, config.attributes)
     with progress.stage("index") as stage, bundle.building(target) as aside:
+        live_before = bundle.live_name(target)
         before = changes.read(target)  # first: what is changed from here on counts over what is read from here on
         live = None if dataset is None else dataset.notes(columns)
         keep = None if live is None else live["note_id"]
@@ -139,7 +141,7 @@ def build_index(
             f"{planned.kind}: {planned.reason}. Expected: {planned.bytes_per_note:,.0f} bytes of memory a note, "
             f"{planned.build_seconds:,.1f} s to build, {planned.query_ms:.2f} ms a query"
         )
-        built = _built(found.vectors, planned.kind, aside, config, chosen, live=_live(target))
+        built = _built(found.vectors, planned.kind, aside, config, chosen, live=live_before)
         if dataset is not None and config.lexical:
             build_lexical(dataset, found.ids, aside)
         records = bundle.record_files(aside)
@@ -159,7 +161,9 @@ def build_index(
             model_version=found.model_version,
             dimension=found.dimension,
             count=len(found),
+            previous=live_before,
             changes_through=before.through,
+            added_days=config.added_days,
             removed=removed,
             new_from=None if new is None else (str(new) if isinstance(new, str | os.PathLike) else "a list of ids"),
             left_out=found.total - len(found) - removed,
@@ -167,7 +171,7 @@ def build_index(
             files=records,
             bytes_per_note=round(sum(record.bytes for record in records.values()) / len(found), 1),
             build_seconds=round(built.seconds, 3),
-            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+            created=datetime.datetime.now(datetime.UTC),
             config=config.model_dump(mode="json"),
             origin={
                 "embeddings": str(embeddings),
@@ -176,8 +180,9 @@ def build_index(
             },
         )
         storage.write_json(aside / bundle.BUNDLE_FILE, info.model_dump(mode="json"))
-        folder, dropped = bundle.publish(target, aside, keep=config.keep)
-        changes.collect(target)
+        folder = bundle.publish(target, aside)
+        collect(target)
+        dropped = bundle.prune(target, keep=config.keep, before=live_before)
         stage.counts.update(rows_in=found.total + found.superseded, rows_out=len(found), left_out=info.left_out)
         stage.counts.update(without_vector=without_vector, removed=removed, bundle=folder.name, kind=info.kind)
         return IndexSummary(
@@ -222,7 +227,7 @@ def _built(
     index = None
     if kind == "flat":
         searcher: Exact | Approximate = Exact(vectors, device=chosen)
-        effort, memory = kinds.Effort(0), float(4 * vectors.shape[1])
+        effort, memory = kinds.Effort(1), float(4 * vectors.shape[1])
     else:
         with progress.track(kind, count, "notes") as bar:
             index = kinds.make(kind, vectors, seed=config.seed, advance=bar.advance, device=chosen)
@@ -232,7 +237,7 @@ def _built(
     seconds = time.perf_counter() - start
     if count == 1:  # nobody to miss
         record = bundle.RecallRecord(value=1.0, at=config.recall_at, target=config.recall_target, queries=0)
-        return _Built(kinds.Effort(0), record, 0.0, memory, seconds)
+        return _Built(kinds.Effort(1), record, 0.0, memory, seconds)
     known = gate.truth(vectors, config)
     if index is not None:
         searcher = gate.tune(index, kind, vectors, known.half(0), config.recall_target, device=chosen)
@@ -240,10 +245,6 @@ def _built(
     measured = known.half(1)
     record = gate.check(searcher, measured, config, kind=kind, live=live)
     return _Built(effort, record, gate.query_ms(searcher, measured), memory, seconds)
-
-
-def _live(target: Path) -> str | None:
-    return bundle.find(target).name if (target / bundle.CURRENT).is_file() else None
 
 
 def _rows(files: list[storage.Place]) -> int:

@@ -16,9 +16,9 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import pydantic
 
@@ -36,6 +36,9 @@ FAISS_FILE = "index.faiss"
 VECTORS_FILE = "vectors.npy"
 NOTES_FILE = "notes.parquet"
 _ASIDE = ".building-"
+_TRIES = 5
+
+T = TypeVar("T")
 _NAME = re.compile(r"bundle-(\d{6,})")
 _FILE = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)+")
 
@@ -50,8 +53,8 @@ class FileRecord(pydantic.BaseModel):
 class RecallRecord(pydantic.BaseModel):
     """What the gate measured before the bundle was published."""
 
-    value: float  # mean share of the `at` exact neighbours that are found
-    at: int
+    value: float = pydantic.Field(ge=0, le=1)  # mean share of the `at` exact neighbours that are found
+    at: int = pydantic.Field(ge=1)
     target: float
     queries: int  # sampled notes; none of them was used for tuning
 
@@ -61,18 +64,20 @@ class BundleInfo(pydantic.BaseModel):
 
     format: str = FORMAT
     format_version: int = FORMAT_VERSION
-    kind: str
+    kind: Literal["flat", "ivf", "ivf-sq8", "ivf-pq", "hnsw"]
     reason: str = ""  # why this kind
     recipe: str = "Flat"  # FAISS's name of it
-    knob: int = 0  # the tuned search effort: lists looked into, or width of the walk; 0 = exact
-    refine: int = 1  # notes proposed for each one wanted
+    knob: int = pydantic.Field(1, ge=1)  # the tuned search effort: lists looked into, or width of the walk
+    refine: int = pydantic.Field(1, ge=1)  # notes proposed for each one wanted
     recall: RecallRecord
     query_ms: float  # one query alone, median, on the machine that built it
     predicted: dict[str, float] = {}  # bytes_per_note, build_seconds, query_ms, before it was built
     model_version: str
-    dimension: int
-    count: int
+    dimension: int = pydantic.Field(ge=1)
+    count: int = pydantic.Field(ge=1)
+    previous: str | None = None  # the bundle that was live when this one was published
     changes_through: int = 0  # the last change that had been made when its vectors began to be read
+    added_days: float = 7  # how long an addition that no build confirms counts over it
     removed: int = 0  # vectors left out because their note was removed from the index
     new_from: str | None = None  # where the `new` mark comes from, if there is one
     left_out: int = 0  # vectors whose note the dataset no longer has
@@ -80,7 +85,7 @@ class BundleInfo(pydantic.BaseModel):
     files: dict[str, FileRecord]
     bytes_per_note: float  # of its files
     build_seconds: float
-    created: str  # ISO 8601, UTC
+    created: pydantic.AwareDatetime
     config: dict[str, Any]
     origin: dict[str, Any]
 
@@ -133,34 +138,48 @@ def building(index: Path) -> Iterator[Path]:
             shutil.rmtree(aside, ignore_errors=True)
 
 
-def publish(index: Path, aside: Path, *, keep: int) -> tuple[Path, list[str]]:
-    """Give a whole bundle its name, make it the live one, and remove the oldest beyond `keep`.
-
-    Returns:
-        The bundle's folder, and the names of the bundles that were removed.
-    """
+def publish(index: Path, aside: Path) -> Path:
+    """Give a whole bundle its name and make it the live one; returns its folder."""
     with _pointing(index):
-        name = f"bundle-{max([0, *(_number(folder) for folder in bundles(index))]) + 1:06d}"
+        name = f"bundle-{max([0, *(number(folder) for folder in bundles(index))]) + 1:06d}"
         folder = index / BUNDLES / name
         aside.rename(folder)
         _point(index, name)
-        old = [bundle for bundle in bundles(index)[:-keep] if bundle.name != name]
+    return folder
+
+
+def prune(index: Path, *, keep: int, before: str | None) -> list[str]:
+    """Delete the oldest bundles beyond `keep`, but neither the live one nor the one that was live before it.
+
+    Args:
+        index: the index's folder.
+        keep: bundles to keep.
+        before: name of the bundle that was live before, which a rollback is for; None where there was none.
+
+    Returns:
+        The names of those deleted.
+    """
+    with _pointing(index):
+        needed = {find(index).name, before if keep > 1 else None}
+        old = [bundle for bundle in bundles(index)[:-keep] if bundle.name not in needed]
         for bundle in old:
             # Renamed first: a removal that is cut short must not leave a bundle that looks whole.
             gone = bundle.rename(bundle.with_name(f"{_ASIDE}gone-{bundle.name}"))
             shutil.rmtree(gone, ignore_errors=True)
-    return folder, [bundle.name for bundle in old]
+        for leftover in index.glob(f".{CURRENT}.*.tmp"):  # of a killed process: we hold the lock of whoever writes it
+            leftover.unlink(missing_ok=True)
+    return [bundle.name for bundle in old]
 
 
-def rollback(index: str | os.PathLike[str], *, to: str | None = None) -> tuple[str, str]:
+def rollback(index: str | os.PathLike[str], *, to: str | None = None) -> tuple[str | None, str]:
     """Make an earlier bundle the live one, in one step. The later ones stay, and a rollback to one of them is a way forward.
 
     Args:
         index: the index's folder.
-        to: the bundle's name; None = the one before the live one.
+        to: the bundle's name; None = the one that was live when the live one was published.
 
     Returns:
-        The names of the bundle that was live, and of the one that is now.
+        The names of the bundle that was live, None where CURRENT named none, and of the one that is now.
 
     Raises:
         InputError: there is no such bundle, or none before the live one.
@@ -168,15 +187,17 @@ def rollback(index: str | os.PathLike[str], *, to: str | None = None) -> tuple[s
     """
     place = storage.local(index)
     with _pointing(place):
-        live = find(place).name
         names = [bundle.name for bundle in bundles(place)]
+        live = live_name(place)
         if to is None:
-            earlier = [name for name in names if _number(Path(name)) < _number(Path(live))]
+            folder = find(place)
+            earlier = [name for name in names if number(Path(name)) < number(folder)]
+            before = read_info(folder).previous
             if not earlier:
                 raise InputError(
                     f"{place}: no bundle is older than the live one, {live}; there is nothing to go back to"
                 )
-            to = earlier[-1]
+            to = before if before in earlier else earlier[-1]
         if to not in names:
             raise InputError(f"{place}: no bundle {to!r}; there are {', '.join(names)}")
         folder = place / BUNDLES / to
@@ -219,10 +240,11 @@ def bundles(index: Path) -> list[Path]:
     if not (index / BUNDLES).is_dir():
         return []
     folders = [folder for folder in (index / BUNDLES).iterdir() if _NAME.fullmatch(folder.name) and folder.is_dir()]
-    return sorted(folders, key=_number)
+    return sorted(folders, key=number)
 
 
-def _number(folder: Path) -> int:
+def number(folder: Path) -> int:
+    """Which bundle of its index it is, counted from 1; 0 for a folder of another name."""
     match = _NAME.fullmatch(folder.name)
     return int(match.group(1)) if match else 0
 
@@ -238,19 +260,52 @@ def find(path: str | os.PathLike[str]) -> Path:
     if (place / BUNDLE_FILE).is_file():
         return place
     current = place / CURRENT
-    if not current.is_file():
-        raise InputError(f"{place}: no index there (no {CURRENT} file); make one with `noterec index`")
-    name = current.read_text(encoding="utf-8", errors="replace").strip()
-    if not _NAME.fullmatch(name):  # never follow a path out of the folder
-        raise ArtefactError(f"{current}: says {name[:80]!r}; expected a bundle's name such as bundle-000001")
-    folder = place / BUNDLES / name
-    if not folder.is_dir():
-        known = ", ".join(bundle.name for bundle in bundles(place))
-        raise ArtefactError(
-            f"{current}: names {name}, which is not in {place / BUNDLES} ({known or 'nothing'} is); build the index "
-            "again, or write the name of an existing bundle into CURRENT"
-        )
-    return folder
+    for _ in range(_TRIES):
+        if not current.is_file():
+            raise InputError(f"{place}: no index there (no {CURRENT} file); make one with `noterec index`")
+        name = current.read_text(encoding="utf-8", errors="replace").strip()
+        if not _NAME.fullmatch(name):  # never follow a path out of the folder
+            raise ArtefactError(
+                f"{current}: says {name[:80]!r}; expected a bundle's name such as bundle-000001: build the index again, or "
+                f"`noterec index rollback {place} --to NAME`"
+            )
+        folder = place / BUNDLES / name
+        if folder.is_dir():
+            return folder
+        # It may have been deleted since CURRENT was read: then CURRENT names another one by now.
+    known = ", ".join(bundle.name for bundle in bundles(place))
+    raise ArtefactError(
+        f"{current}: names {name}, which is not in {place / BUNDLES} ({known or 'nothing'} is); build the index again, or "
+        f"`noterec index rollback {place} --to NAME`"
+    )
+
+
+def live_name(index: Path) -> str | None:
+    """The name of the live bundle; None where there is none, or CURRENT is damaged."""
+    try:
+        return find(index).name
+    except (ArtefactError, InputError):
+        return None
+
+
+def settled(index: Path, read: Callable[[Path], T]) -> T:
+    """Read from the live bundle; anew from the next one if it was replaced and deleted meanwhile.
+
+    Args:
+        index: the index's folder, or a bundle.
+        read: makes the result from the bundle's folder.
+
+    Returns:
+        What `read` returned.
+    """
+    for _ in range(_TRIES):
+        folder = find(index)
+        try:
+            return read(folder)
+        except (ArtefactError, OSError):
+            if find(index) == folder:
+                raise
+    return read(find(index))
 
 
 def read_info(folder: Path) -> BundleInfo:

@@ -141,28 +141,6 @@ def _values(entry: str, text: str) -> list[Any]:
             raise InputError(f"where {shown(entry)}: nothing behind the last comma; expected a value")
 
 
-def candidate_mask(attributes: pl.DataFrame, candidates: Candidates) -> Mask | None:
-    """The notes that may be found, (N,) bool, or None where all may.
-
-    Raises:
-        InputError: an id that the index doesn't have, another word than "all" and "new", or no way to tell new notes.
-    """
-    if isinstance(candidates, str):
-        if candidates == "all":
-            return None
-        if candidates == "new":
-            return new_mask(attributes)
-        raise InputError(f"candidates={candidates!r}; expected 'all', 'new' or a list of note ids")
-    wanted = id_series(candidates, "candidates")
-    ids = attributes["note_id"]
-    if len(missing := wanted.filter(~wanted.is_in(ids.implode()))):
-        raise InputError(
-            f"{len(missing)} of {len(wanted)} candidate ids are not in the index, the first is {missing[0]!r}; leave them "
-            "out, or embed and index these notes"
-        )
-    return ids.is_in(wanted.implode()).to_numpy()
-
-
 def id_series(ids: Iterable[str], name: str) -> pl.Series:
     """Note ids as a string series.
 
@@ -183,8 +161,12 @@ def id_series(ids: Iterable[str], name: str) -> pl.Series:
         raise InputError(f"{name}: an id holds half a character (a lone surrogate); expected valid text") from error
 
 
-def new_mask(attributes: pl.DataFrame) -> Mask:
+def new_mask(attributes: pl.DataFrame, live: Mask | None = None) -> Mask:
     """The new notes: those marked when the index was built, else those created in the last 7 days before the newest.
+
+    Args:
+        attributes: (N, ...) one row per note.
+        live: (N,) bool, the rows that count: one that was removed isn't the newest. None = all.
 
     Raises:
         InputError: the index has neither a `new` mark nor creation times.
@@ -193,7 +175,8 @@ def new_mask(attributes: pl.DataFrame) -> Mask:
         return attributes["new"].fill_null(False).to_numpy()
     if "created_at" in attributes.columns and attributes["created_at"].null_count() < attributes.height:
         created = attributes["created_at"]
-        newest = pl.lit(created.max(), created.dtype)
+        counting = created if live is None else created.filter(pl.Series(live))
+        newest = pl.lit(counting.max(), created.dtype)
         recent = attributes.select(pl.col("created_at") > newest - datetime.timedelta(days=NEW_DAYS)).to_series()
         return recent.fill_null(False).to_numpy()
     raise InputError(

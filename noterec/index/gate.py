@@ -18,7 +18,7 @@ from noterec.errors import GateError
 from noterec.index import kinds
 from noterec.index.bundle import RecallRecord, import_faiss
 from noterec.index.gpu import Device
-from noterec.index.searchers import Approximate, Exact, Floats, Rows, Searcher
+from noterec.index.searchers import Approximate, Floats, Rows, Searcher, as_unit
 
 _ROUNDING = 1e-6  # scores nearer than this are one score: either note is a right answer
 _SAFETY = 0.01  # tuned recall lies so far above the target, so that the other half of the notes rarely falls below it
@@ -57,22 +57,22 @@ def truth(vectors: NDArray[Any], config: IndexConfig) -> Truth:
     faiss = import_faiss()
     count = len(vectors)
     rows = np.random.default_rng(config.seed).choice(count, min(config.gate_queries, count), replace=False)
-    queries = np.ascontiguousarray(vectors[rows], dtype=np.float32)  # (Q, D)
+    queries = as_unit(vectors[rows])  # (Q, D)
     k = min(config.recall_at, count - 1)
     best = np.empty((len(rows), 0), dtype=np.float32)
     for low in range(0, count, kinds.ADD_ROWS):
-        block = np.ascontiguousarray(vectors[low : low + kinds.ADD_ROWS], dtype=np.float32)
+        block = as_unit(vectors[low : low + kinds.ADD_ROWS])
         scores, found = faiss.knn(queries, block, min(k + 1, len(block)), faiss.METRIC_INNER_PRODUCT)
         scores[found + low == rows[:, None]] = -np.inf  # a note isn't its own neighbour
         best = -np.sort(-np.concatenate([best, scores], axis=1), axis=1)[:, :k]
     return Truth(rows, queries, best[:, -1], k)
 
 
-def recall(searcher: Searcher, known: Truth) -> Floats:
-    """Share of the k exact neighbours that a searcher finds: (Q,) float32. Equal scores are equally right."""
+def recall(searcher: Searcher, known: Truth) -> NDArray[np.float64]:
+    """Share of the k exact neighbours that a searcher finds: (Q,) float64. Equal scores are equally right."""
     scores, rows = searcher.top(known.queries, known.k + 1, None)  # one more, for the note itself
     right = (scores >= known.bounds[:, None] - _ROUNDING) & (rows != known.rows[:, None]) & (rows >= 0)
-    return np.asarray(np.minimum(right.sum(axis=1), known.k) / known.k, dtype=np.float32)
+    return np.asarray(np.minimum(right.sum(axis=1), known.k) / known.k, dtype=np.float64)
 
 
 def tune(
@@ -123,10 +123,9 @@ def check(searcher: Searcher, known: Truth, config: IndexConfig, *, kind: str, l
     found = recall(searcher, known)
     value = float(found.mean())
     if value < config.recall_target:
-        effort = "" if isinstance(searcher, Exact) else " at the best effort that was tried"
         stays = f"{live} stays live" if live else "nothing is live"
         raise GateError(
-            f"the {kind} index finds {value:.4f} of the {known.k} nearest notes of {len(found)} sampled notes{effort}, and the "
+            f"the {kind} index finds {value:.4f} of the {known.k} nearest notes of {len(found)} sampled notes, and the "
             f"target is {config.recall_target}: not published, {stays}. Choose another kind (`--kind flat` is exact), more memory "
             "(memory_gib), or a lower recall_target"
         )

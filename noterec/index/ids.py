@@ -22,10 +22,15 @@ class SortedIds:
 
     def find(self, note_id: str) -> int | None:
         """The place of an id, None where it isn't among them."""
-        try:
-            wanted = note_id.encode()
-        except UnicodeEncodeError:  # half of a pair of surrogates is in no table
+        place = self.place(note_id)
+        if place == len(self):
             return None
+        there = bytes(self._data[self._offsets[place] : self._offsets[place + 1]])
+        return place if there == _bytes(note_id) else None
+
+    def place(self, note_id: str) -> int:
+        """Where an id stands, or would stand: 0 to N."""
+        wanted = _bytes(note_id)
         offsets, data = self._offsets, self._data
         low, high = 0, len(self)
         while low < high:
@@ -34,5 +39,8 @@ class SortedIds:
                 low = middle + 1
             else:
                 high = middle
-        found = low < len(self) and bytes(data[offsets[low] : offsets[low + 1]]) == wanted
-        return low if found else None
+        return low
+
+
+def _bytes(note_id: str) -> bytes:
+    return note_id.encode("utf-8", "surrogatepass")  # half of a pair of surrogates is in no table, and found in none

@@ -22,6 +22,8 @@ Floats = NDArray[np.float32]
 
 GRAPH_NEIGHBOURS = 16  # M of HNSW
 GRAPH_EFFORT = 80  # efConstruction
+TRAIN_CODES = 10_000  # product quantisation learns 256 codes a part
+LEAST_CODED = 256
 TRAIN_PER_LIST = 50  # k-means wants 39 at least; more than that changes little
 ADD_ROWS = 1 << 16
 LADDER = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
@@ -66,7 +68,15 @@ def subvectors(dimension: int) -> int:
 
 
 def recipe(kind: Kind, dimension: int, count: int) -> str:
-    """The name by which FAISS's index factory makes the kind."""
+    """The name by which FAISS's index factory makes the kind.
+
+    Raises:
+        ConfigError: it can't be made of so few notes, or of such a dimension.
+    """
+    if kind == "ivf-pq" and count < LEAST_CODED:
+        raise ConfigError(
+            f"kind ivf-pq: {count} notes are too few to learn codes from, {LEAST_CODED} at least; choose kind auto"
+        )
     lists = lists_for(count)
     recipes: dict[Kind, Callable[[], str]] = {
         "flat": lambda: "Flat",
@@ -118,9 +128,8 @@ def make(
         lists.cp.min_points_per_centroid = (
             1  # `lists_for` sees to it that there are enough; a tiny table needs no warning
         )
-        sample = np.sort(
-            np.random.default_rng(seed).choice(count, min(count, TRAIN_PER_LIST * lists.nlist), replace=False)
-        )
+        wanted = max(TRAIN_PER_LIST * lists.nlist, TRAIN_CODES if kind == "ivf-pq" else 1)
+        sample = np.sort(np.random.default_rng(seed).choice(count, min(count, wanted), replace=False))
         if device is not None:
             index = device.put(index)
         index.train(_float32(vectors[sample]))

@@ -10,9 +10,10 @@ from pathlib import Path
 import polars as pl
 
 from noterec import schema, storage
-from noterec.errors import InputError
+from noterec.errors import ArtefactError, InputError
 from noterec.index import bundle, changes
 from noterec.index.attributes import NOTE_IDS
+from noterec.index.changing import add_notes, remove_notes
 from noterec.index.vectors import load_embeddings
 from noterec.notes.dataset import Dataset
 
@@ -42,18 +43,21 @@ class RollbackSummary:
 
     Attributes:
         path: the index.
-        was: name of the bundle that was live.
+        was: name of the bundle that was live, None where CURRENT was damaged.
         live: name of the one that is now.
     """
 
     path: Path
-    was: str
+    was: str | None
     live: str
 
 
 @dataclass(frozen=True)
 class BundleLine:
-    """One bundle, as `noterec index status` lists it; fields as in `BundleInfo`, `recall` as its value."""
+    """One bundle, as `noterec index status` lists it; fields as in `BundleInfo`, `recall` as its value.
+
+    Where it can't be read, `kind` says why.
+    """
 
     live: bool
     bundle: str
@@ -92,7 +96,7 @@ def add_embeddings(
     *,
     notes: str | os.PathLike[str] | None = None,
 ) -> ChangeSummary:
-    """Add the notes of an embeddings table to an index; on disk when this returns (see `changes.add_notes`).
+    """Add the notes of an embeddings table to an index; on disk when this returns (see `changing.add_notes`).
 
     Args:
         index: the index's folder.
@@ -118,18 +122,18 @@ def add_embeddings(
         missing = frame.join(live, on="note_id", how="anti")["note_id"]
         if len(missing):
             raise InputError(
-                f"{notes}: has none of {len(missing)} of the {frame.height} notes to add, the first is {missing[0]!r}; expected "
+                f"{notes}: {len(missing)} of the {frame.height} notes to add are not there, the first is {missing[0]!r}; expected "
                 "the dataset that was embedded"
             )
         frame = frame.join(live, on="note_id", how="left", maintain_order="left")
-    added = changes.add_notes(place, frame, model_version=found.model_version)
+    added = add_notes(place, frame, model_version=found.model_version)
     return ChangeSummary(place, added, 0, 0, changes.read(place).through)
 
 
 def remove_ids(
     index: str | os.PathLike[str], ids: Iterable[str] = (), *, table: str | os.PathLike[str] | None = None
 ) -> ChangeSummary:
-    """Take notes out of an index, for good (see `changes.remove_notes`).
+    """Take notes out of an index, for good (see `changing.remove_notes`).
 
     Args:
         index: the index's folder.
@@ -142,12 +146,12 @@ def remove_ids(
     place = storage.local(index)
     wanted = list(ids)
     if table is not None:
-        found = schema.conform(storage.read_table(table, columns=["note_id"]), NOTE_IDS, name=str(table))
+        found = schema.conform(storage.read_table(table), NOTE_IDS, name=str(table))
         wanted += found["note_id"].to_pylist()
     wanted = list(dict.fromkeys(wanted))
     if not wanted:
         raise InputError("no note to remove; give ids, or a table of them (--ids)")
-    removed = changes.remove_notes(place, wanted)
+    removed = remove_notes(place, wanted)
     return ChangeSummary(place, 0, removed, len(wanted) - removed, changes.read(place).through)
 
 
@@ -168,7 +172,13 @@ def index_status(index: str | os.PathLike[str]) -> IndexStatus:
     live = bundle.find(place)
     lines = []
     for folder in [live] if live == place else bundle.bundles(place):
-        info = bundle.read_info(folder)
+        try:
+            info = bundle.read_info(folder)
+        except ArtefactError as error:
+            if folder == live:
+                raise
+            lines.append(BundleLine(False, folder.name, f"unreadable: {error}", 0, 0.0, 0.0, "", ""))
+            continue
         lines.append(
             BundleLine(
                 live=folder == live,
@@ -177,13 +187,13 @@ def index_status(index: str | os.PathLike[str]) -> IndexStatus:
                 notes=info.count,
                 recall=info.recall.value,
                 query_ms=info.query_ms,
-                created=info.created,
+                created=info.created.isoformat(timespec="seconds"),
                 model_version=info.model_version,
             )
         )
     made = changes.Changes.none() if live == place else changes.read(place)
     ids = pl.Series(storage.read_table(live / bundle.NOTES_FILE, columns=["note_id"])["note_id"])
-    added = made.added(bundle.read_info(live), ids)
+    added = made.added(live, bundle.read_info(live), ids)
     gone = pl.concat([made.removed, added["note_id"]])
     notes = len(ids) - int(ids.is_in(gone.implode()).sum()) + added.height
     return IndexStatus(place, lines, notes, added.height, len(made.removed), made.through)

@@ -10,7 +10,7 @@ model, and a note stands in one of them only.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -141,6 +141,15 @@ class MergedIndex:
                 refused = error
         raise InputError(f"none of the {len(self.shards)} indexes has the note; the last says: {refused}")
 
+    def rows_of(self, note_ids: Iterable[str]) -> Rows:
+        """The rows of some notes: (R,) int64, -1 where none of the indexes has one of this id."""
+        wanted = list(note_ids)
+        found = np.full(len(wanted), -1, dtype=np.int64)
+        for start, shard in zip(self._starts, self.shards, strict=False):
+            here = shard.rows_of(wanted)
+            found = np.where(here >= 0, here + start, found)
+        return found
+
     def vectors(self, rows: ArrayLike) -> Floats:
         """The vectors of some rows: (R, D) float32, unit-norm, a copy."""
         wanted = np.asarray(rows, dtype=np.int64)
@@ -163,7 +172,7 @@ class MergedIndex:
                 f"{unmarked[0].folder}: doesn't mark its new notes, and another of the indexes does; build all of them with "
                 "`--new`, or none"
             )
-        return new_mask(self.attributes)
+        return new_mask(self.attributes, self.live)
 
     def search_rows(
         self, queries: Floats, k: int, *, mask: Mask | None = None, exclude: Rows | None = None

@@ -212,9 +212,7 @@ def _existing(queries: str | os.PathLike[str]) -> Path:
 
 
 def _rows_of(index: Searchable, ids: pl.Series) -> Rows:
-    places = pl.DataFrame({"note_id": index.ids}).with_row_index("row").filter(pl.Series(index.live))
-    joined = pl.DataFrame({"note_id": ids}).join(places, on="note_id", how="left", maintain_order="left")
-    return joined["row"].cast(pl.Int64).fill_null(-1).to_numpy()
+    return index.rows_of(ids)
 
 
 def _table(query_ids: pl.Series, ids: pl.Series, scores: Floats, rows: NDArray[np.int64]) -> pa.Table:

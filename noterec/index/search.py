@@ -9,8 +9,10 @@ note was removed or replaced stays where it is and is never found. Scores are tr
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,9 +29,12 @@ from noterec.index.ids import SortedIds
 from noterec.index.kinds import Effort
 from noterec.index.lexical import LEXICAL_FILE, Lexical
 from noterec.index.searchable import unit_queries
-from noterec.index.searchers import Approximate, Exact, Floats, Mask, Rows, Searcher
+from noterec.index.searchers import Approximate, Exact, Floats, Mask, Rows, Searcher, as_unit
 from noterec.index.selection import Selection, find
+from noterec.notes.importing.values import shown
 
+_JOINED_IDS = 10_000  # more of them are looked up by one join
+_NEAR_IDS = 2000  # looked through for ids like one that isn't there
 RESULT = pa.schema([("query", pa.int64()), ("note_id", pa.string()), ("rank", pa.int32()), ("score", pa.float32())])
 
 
@@ -42,10 +47,17 @@ class Index:
         version: the bundle's name and the number of the last change, such as "bundle-000007+12".
         attributes: (N, ...) one row per row of the index: note_id, and what was kept beside it.
         live: (N,) bool, false where a note was removed, or replaced by a later row.
+        lexical: the words of the bundle's notes; None where it was built without (`lexical: false`, or no dataset).
     """
 
     def __init__(
-        self, folder: Path, info: bundle.BundleInfo, base: Searcher, attributes: pl.DataFrame, made: changes.Changes
+        self,
+        folder: Path,
+        info: bundle.BundleInfo,
+        base: Searcher,
+        attributes: pl.DataFrame,
+        lexical: Lexical | None,
+        made: changes.Changes,
     ) -> None:
         """Use `Index.open`."""
         self._opened: tuple[Path, pl.DataFrame, Literal["auto", "cpu", "cuda"]] | None = None  # where, what and how
@@ -55,20 +67,18 @@ class Index:
         self._base = base
         self._count = attributes.height
         self._sorted = SortedIds(attributes["note_id"])
-        added = made.added(info, attributes["note_id"])
+        added = made.added(folder, info, attributes["note_id"])
         gone = pl.concat([made.removed, added["note_id"]])
         live = np.ones(attributes.height + added.height, dtype=bool)
         live[: attributes.height] = ~attributes["note_id"].is_in(gone.implode()).to_numpy()
         self.live: Mask = live
-        self._all_live = bool(live.all())
+        self._living = None if live.all() else (live[: attributes.height], live[attributes.height :])
         self._places = {note_id: attributes.height + place for place, note_id in enumerate(added["note_id"])}
         self._added = (
             Exact(added["embedding"].list.to_array(info.dimension).to_numpy()) if added.height else None
         )  # (A, D)
         if added.height:
-            missing = [pl.lit(None).alias(name) for name in attributes.columns if name not in added.columns]
-            beside = added.with_columns(missing).select(pl.col(n).cast(t) for n, t in attributes.schema.items())
-            attributes = pl.concat([attributes, beside])
+            attributes = pl.concat([attributes, made.attributes(added, attributes.schema)])
         self.attributes = attributes
         self._ids_ascend = not added.height
         # The place of each row in the order of ids, by which ties break.
@@ -77,7 +87,7 @@ class Index:
             if self._ids_ascend
             else attributes["note_id"].rank("ordinal").to_numpy().astype(np.int64)
         )
-        self._lexical: Lexical | None = None
+        self.lexical = lexical
 
     @classmethod
     def open(
@@ -95,16 +105,22 @@ class Index:
             ArtefactError: a file is missing, changed, or of another format.
             DependencyError: faiss isn't installed, or a GPU was asked for and it has none.
         """
-        faiss = bundle.import_faiss()
         place = storage.local(path)
-        folder = bundle.find(path)
+        chosen = gpu.choose(device)
+        return bundle.settled(place, lambda folder: cls._of(place, folder, verify, device, chosen))
+
+    @classmethod
+    def _of(
+        cls, place: Path, folder: Path, verify: bool, device: Literal["auto", "cpu", "cuda"], chosen: gpu.Device | None
+    ) -> Index:
+        faiss = bundle.import_faiss()
         info = bundle.read_info(folder)
         bundle.verify(folder, info, hashes=verify)
         attributes = pl.DataFrame(storage.read_table(folder / bundle.NOTES_FILE))
         file = folder / bundle.VECTORS_FILE
         try:
             vectors: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)  # (N, D)
-        except (ValueError, OSError) as error:
+        except ValueError as error:
             raise ArtefactError(f"{file}: not a readable array ({error}); build the index again") from error
         shape = (info.count, info.dimension)
         if vectors.shape != shape or vectors.dtype not in (np.float32, np.float16) or attributes.height != info.count:
@@ -112,7 +128,6 @@ class Index:
                 f"{folder}: {vectors.shape} numbers of {vectors.dtype} and {attributes.height} notes, expected {shape}; its parts "
                 "don't belong together: build the index again"
             )
-        chosen = gpu.choose(device)
         base: Searcher
         if info.kind == "flat":
             base = Exact(vectors, device=chosen)
@@ -129,10 +144,11 @@ class Index:
                     f"products of {shape}; its parts don't belong together: build the index again"
                 )
             base = Approximate(index, vectors, Effort(info.knob, info.refine), info.recall.at, device=chosen)
+        lexical = Lexical.open(folder) if LEXICAL_FILE in info.files else None
         made = changes.Changes.none() if folder == place else changes.read(place)
-        index = cls(folder, info, base, attributes, made)
-        index._opened = place, attributes, device
-        return index
+        opened = cls(folder, info, base, attributes, lexical, made)
+        opened._opened = place, attributes, device
+        return opened
 
     def refreshed(self) -> Index:
         """The index as it is now on disk: this bundle, not read again, with the changes since; or another one that is live.
@@ -148,8 +164,8 @@ class Index:
         if bundle.find(place) != self.folder:
             return Index.open(place, device=device)
         made = changes.Changes.none() if self.folder == place else changes.read(place)
-        index = Index(self.folder, self.info, self._base, attributes, made)
-        index._opened, index._lexical = self._opened, self._lexical
+        index = Index(self.folder, self.info, self._base, attributes, self.lexical, made)
+        index._opened = self._opened
         return index
 
     def __len__(self) -> int:
@@ -170,13 +186,6 @@ class Index:
         """(N,) note ids in the order of the rows: ascending but for the notes that were added, which stand at the end."""
         return self.attributes["note_id"]
 
-    @property
-    def lexical(self) -> Lexical | None:
-        """The words of the bundle's notes; None where it was built without (`lexical: false`, or no dataset)."""
-        if self._lexical is None and LEXICAL_FILE in self.info.files:
-            self._lexical = Lexical.open(self.folder)
-        return self._lexical
-
     def require_model(self, model_version: str) -> None:
         """Refuse vectors of another model.
 
@@ -195,15 +204,36 @@ class Index:
         Raises:
             InputError: the index doesn't have it; the message names ids like it.
         """
+        found = self._row(note_id)
+        if found >= 0:
+            return found
+        raise InputError(f"the index has no note {shown(str(note_id))}; {self._hint(str(note_id))}")
+
+    def __contains__(self, note_id: str) -> bool:
+        """Whether the index has a note of this id."""
+        return self._row(note_id) >= 0
+
+    def rows_of(self, note_ids: Iterable[str]) -> Rows:
+        """The rows of some notes: (R,) int64, -1 where the index has none of this id."""
+        wanted = list(note_ids)
+        if len(wanted) <= _JOINED_IDS:
+            return np.fromiter((self._row(note_id) for note_id in wanted), dtype=np.int64)
+        places = pl.DataFrame({"note_id": self.ids}).with_row_index("row").filter(pl.Series(self.live))
+        joined = pl.DataFrame({"note_id": wanted}).join(places, on="note_id", how="left", maintain_order="left")
+        return joined["row"].cast(pl.Int64).fill_null(-1).to_numpy()
+
+    def _row(self, note_id: str) -> int:
         found = self._places.get(note_id)
         if found is None and isinstance(note_id, str):
             found = self._sorted.find(note_id)
-        if found is not None and self.live[found]:
-            return found
-        near = difflib.get_close_matches(str(note_id), self.ids.to_list(), n=3) if len(self.ids) <= 50_000 else []
-        near = [name for name in near if name != note_id]
-        hint = f"did you mean {', '.join(map(repr, near))}?" if near else "it may be new: embed and index it first"
-        raise InputError(f"the index has no note {note_id!r}; {hint}")
+        return found if found is not None and self.live[found] else -1
+
+    def _hint(self, note_id: str) -> str:
+        """Ids like one that isn't there, of those that stand near it in the order."""
+        start = max(0, self._sorted.place(note_id) - _NEAR_IDS // 2)
+        around = self.ids.slice(start, _NEAR_IDS).filter(pl.Series(self.live[start : start + _NEAR_IDS]))
+        near = difflib.get_close_matches(note_id[:100], around.to_list(), n=3)
+        return f"did you mean {', '.join(map(shown, near))}?" if near else "it may be new: embed and index it first"
 
     def vector(self, note_id: str) -> Floats:
         """The vector of a note: (D,) float32, unit-norm, a copy. Raises as `row`."""
@@ -214,11 +244,10 @@ class Index:
         """The vectors of some rows: (R, D) float32, unit-norm, a copy."""
         wanted = np.asarray(rows, dtype=np.int64)
         if self._added is None or not len(wanted) or wanted.max() < self._count:
-            found: Floats = np.array(self._base.vectors[wanted], dtype=np.float32)
-            return found
+            return as_unit(self._base.vectors[wanted])
         found = np.empty((len(wanted), self.dimension), dtype=np.float32)
         late = wanted >= self._count
-        found[~late] = self._base.vectors[wanted[~late]]
+        found[~late] = as_unit(self._base.vectors[wanted[~late]])
         found[late] = self._added.vectors[wanted[late] - self._count]
         return found
 
@@ -228,7 +257,7 @@ class Index:
         Raises:
             InputError: the index has neither a `new` mark nor creation times.
         """
-        return new_mask(self.attributes)
+        return new_mask(self.attributes, self.live)
 
     def search(self, vectors: ArrayLike, k: int, *, selection: Selection | None = None, **options: Any) -> pa.Table:
         """The k notes with the largest cosine for every query; ties break by note_id.
@@ -245,8 +274,7 @@ class Index:
         Raises:
             InputError: another D, NaN, infinity or a zero vector, k below 1, or a filter that doesn't fit.
         """
-        scores, rows = find(self, unit_queries(vectors, self), k, selection or Selection(**options))
-        return self.table(scores, rows)
+        return self.table(*find(self, unit_queries(vectors, self), self._most(k), _selection(selection, options)))
 
     def similar(self, note_id: str, k: int, *, selection: Selection | None = None, **options: Any) -> pa.Table:
         """The k nearest notes to a note of the index, itself left out; arguments and result as in `search`.
@@ -255,8 +283,12 @@ class Index:
             InputError: the index doesn't have the note, and as `search`.
         """
         row = self.row(note_id)
-        chosen = selection or Selection(**options)
-        return self.table(*find(self, self.vectors([row]), k, chosen, exclude=np.array([row])))
+        chosen = _selection(selection, options)
+        return self.table(*find(self, self.vectors([row]), self._most(k), chosen, exclude=np.array([row])))
+
+    def _most(self, k: int) -> int:
+        """k, or as many notes as there are; what is no number is left to be refused."""
+        return min(k, max(1, len(self.ids))) if isinstance(k, int) else k
 
     def search_rows(
         self, queries: Floats, k: int, *, mask: Mask | None = None, exclude: Rows | None = None
@@ -267,22 +299,28 @@ class Index:
             queries: (Q, D) float32, unit-norm.
             k: notes per query.
             mask: (N,) bool, the notes that may be found; None = all.
-            exclude: (Q,) int64, a row that a query must not find, -1 = none.
+            exclude: (Q,) or (Q, E) int64, rows that a query must not find, -1 = none; many are better left out by the mask.
 
         Returns:
-            (Q, k) float32 scores, descending, -inf where there are no more; (Q, k) int64 rows, -1 there.
+            (Q, k) float32 scores, descending, -inf where there are no more; (Q, k) int64 rows, -1 there. k is at most the number
+            of rows.
         """
         if not isinstance(k, int | np.integer) or k < 1:
             raise InputError(f"k={k!r}; expected a whole number of at least 1")
-        allowed = None if mask is None and self._all_live else self.live if mask is None else mask & self.live
-        wanted = min(int(k) + (exclude is not None), len(self.live))
-        scores, rows = self._base.top(queries, wanted, None if allowed is None else allowed[: self._count])
+        allowed = self._living
+        if mask is not None:
+            both = mask & self.live
+            allowed = both[: self._count], both[self._count :]
+        k = min(int(k), max(1, len(self.live)))
+        left_out = np.empty((len(queries), 0), dtype=np.int64) if exclude is None else np.atleast_2d(exclude.T).T
+        wanted = min(k + left_out.shape[1], len(self.live))
+        scores, rows = self._base.top(queries, wanted, None if allowed is None else allowed[0])
         if self._added is not None:
-            late_scores, late = self._added.top(queries, wanted, None if allowed is None else allowed[self._count :])
+            late_scores, late = self._added.top(queries, wanted, None if allowed is None else allowed[1])
             scores = np.concatenate([scores, late_scores], axis=1)
             rows = np.concatenate([rows, np.where(late >= 0, late + self._count, -1)], axis=1)
-        if exclude is not None:
-            scores[(rows == exclude[:, None]) & (rows >= 0)] = -np.inf
+        for column in left_out.T:  # (Q,)
+            scores[rows == column[:, None]] = -np.inf
         rows = np.where(np.isneginf(scores), -1, rows)
         order = np.lexsort((np.where(rows >= 0, self._order[rows], len(self.live)), -scores), axis=1)[:, :k]
         best, best_rows = np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64)
@@ -301,3 +339,13 @@ class Index:
             scores[query, rank],
         ]
         return pa.table(columns, names=RESULT.names).cast(RESULT)
+
+
+def _selection(given: Selection | None, options: dict[str, Any]) -> Selection:
+    if given is not None and options:
+        raise InputError(f"a selection and {', '.join(options)} were given; expected one or the other")
+    known = [field.name for field in dataclasses.fields(Selection)]
+    for name in options:
+        if name not in known:
+            raise InputError(f"no option {name!r}; expected some of {', '.join(known)}")
+    return given or Selection(**options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 import numpy as np
@@ -59,6 +60,10 @@ class Searchable(Protocol):
 
     def row(self, note_id: str) -> int:
         """The row of a note."""
+        ...
+
+    def rows_of(self, note_ids: Iterable[str]) -> Rows:
+        """(R,) the rows of some notes, -1 where there is none."""
         ...
 
     def vectors(self, rows: ArrayLike) -> Floats:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from noterec.index import kinds
 from noterec.index.bundle import import_faiss
 from noterec.index.gpu import Device
+from noterec.index.table import unit_rows
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -25,6 +26,7 @@ _NOISE = np.float32(3e-6)  # more than two ways of summing D products in float32
 _MARGIN = 8  # notes fetched beyond those wanted, so that few queries must be asked again because of equal scores
 _BLOCK_FLOATS = 1 << 24  # gathered vectors held at a time: 64 MiB
 EXACT_FLOATS = 1 << 24  # a filter that leaves so few numbers is searched exactly: about 2 ms a query
+_FEW = 4  # ... if it leaves less than a quarter; else the whole index finds them without a copy
 _KEPT_PARTS = 4  # exact indexes of what recent filters left, `new` among them
 
 
@@ -55,7 +57,7 @@ class Exact:
         count, dimension = vectors.shape
         index = faiss.IndexFlatIP(dimension)
         for low in range(0, count, kinds.ADD_ROWS):
-            index.add(np.ascontiguousarray(vectors[low : low + kinds.ADD_ROWS], dtype=np.float32))
+            index.add(as_unit(vectors[low : low + kinds.ADD_ROWS]))
         flat = faiss.rev_swig_ptr(index.get_xb(), count * dimension) if count else np.empty(0, np.float32)
         self.vectors: NDArray[Any] = flat.reshape(count, dimension)
         self._cpu = index
@@ -115,6 +117,8 @@ class Approximate:
         self._cpu = index
         self._index = index if device is None else device.mirror(index)
         self._most = kinds.most_effort(index)
+        self._allowed: Mask | None = None
+        self._bits: NDArray[np.uint8] | None = None  # of `_allowed`, as FAISS takes them
         self._parts: OrderedDict[bytes, tuple[Exact, Rows]] = OrderedDict()
 
     def top(self, queries: Floats, k: int, allowed: Mask | None) -> tuple[Floats, Rows]:
@@ -122,7 +126,7 @@ class Approximate:
         available = count if allowed is None else int(allowed.sum())
         if not available or not len(queries):
             return _nothing(len(queries), k)
-        if allowed is not None and available * dimension <= EXACT_FLOATS:
+        if allowed is not None and available <= count // _FEW and available * dimension <= EXACT_FLOATS:
             return self._exact(queries, k, allowed)
         wanted = min(k, available)
         knob = max(self.effort.knob, self.effort.knob * wanted // self._k) * count // available
@@ -136,7 +140,9 @@ class Approximate:
         fetch = min(self.effort.refine * k + _MARGIN, len(self.vectors))
         selector = None
         if allowed is not None:
-            bits = np.packbits(allowed, bitorder="little")
+            if allowed is not self._allowed:  # the rows that live are the same from query to query
+                self._allowed, self._bits = allowed, np.packbits(allowed, bitorder="little")
+            bits = self._bits  # the selector doesn't keep it alive
             selector = import_faiss().IDSelectorBitmap(bits)
         parameters = kinds.parameters(self._cpu, knob, fetch, selector)
         step = max(1, _BLOCK_FLOATS // (fetch * self.vectors.shape[1]))
@@ -181,6 +187,13 @@ class Approximate:
         return best, best_rows
 
 
+def as_unit(vectors: NDArray[Any]) -> Floats:
+    """Vectors of the file (n, D) as float32, unit-norm also where they were rounded to 16 bits."""
+    if vectors.dtype == np.float16:
+        return unit_rows(vectors)[1]
+    return np.ascontiguousarray(vectors, dtype=np.float32)
+
+
 def _nothing(queries: int, k: int) -> tuple[Floats, Rows]:
     return np.full((queries, k), -np.inf, dtype=np.float32), np.full((queries, k), -1, dtype=np.int64)
 
@@ -188,6 +201,8 @@ def _nothing(queries: int, k: int) -> tuple[Floats, Rows]:
 def _ordered(vectors: NDArray[Any], queries: Floats, found: Rows, k: int) -> tuple[Floats, Rows]:
     """Order proposed rows by true score, then row: (q, k) scores and rows; -1 among `found` is none."""
     gathered = vectors[found].astype(np.float64)  # (q, fetch, D); what -1 gathers is struck out below
+    if vectors.dtype == np.float16:
+        gathered /= np.sqrt(np.einsum("qfd,qfd->qf", gathered, gathered))[:, :, None]
     exact = np.einsum("qfd,qd->qf", gathered, queries.astype(np.float64)).astype(np.float32)  # (q, fetch)
     none = found < 0
     if none.any():

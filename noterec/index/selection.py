@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from noterec.config import EvaluateConfig
 from noterec.errors import InputError
 from noterec.index.choice import Limits, choose
-from noterec.index.filters import Candidates, Mask, Where, candidate_mask, id_series, where_mask
+from noterec.index.filters import Candidates, Mask, Where, id_series, where_mask
 from noterec.index.lexical import Terms
 from noterec.index.searchable import Searchable
+from noterec.notes.importing.values import shown
 from noterec.ranking.fusion import best_columns, fuse
 
 Floats = NDArray[np.float32]
@@ -30,6 +31,7 @@ Rows = NDArray[np.int64]
 MOST_CHOSEN = 1000  # the largest k where vectors are compared among each other: duplicates and diversity
 LOOKED_AT = 65_536  # notes that are looked at for one query, at most
 _FETCH = 2048  # of them at a time
+_FEW = 64  # excluded notes that are struck out of what is found
 _POOL = 5  # notes from which diversity chooses, per note wanted
 _BLOCK_FLOATS = 1 << 23  # gathered vectors and cosines held at a time: 64 MiB of float64
 
@@ -137,15 +139,17 @@ class Finder:
             InputError: the filter, the candidates or per_author don't fit the index.
         """
         self._index, self._selection = index, selection
-        mask = index.new() if selection.candidates == "new" else candidate_mask(index.attributes, selection.candidates)
+        mask = self._candidates()
         if selection.where is not None:
             kept = where_mask(index.attributes, selection.where)
             mask = kept if mask is None else mask & kept
-        if selection.exclude:
-            kept = ~index.ids.is_in(pl.Series(list(selection.exclude), dtype=pl.String).implode()).to_numpy()
-            mask = kept if mask is None else mask & kept
-        self._mask = mask  # None = all that are live
-        self.may_be_found: Mask = index.live if mask is None else mask & index.live  # (N,)
+        excluded = index.rows_of(selection.exclude)  # (E,)
+        excluded = excluded[excluded >= 0]
+        self.may_be_found: Mask = index.live.copy() if mask is None else mask & index.live  # (N,)
+        self.may_be_found[excluded] = False
+        # A few are struck out of what is found: a mask of nearly all notes makes the search slower.
+        self._excluded = excluded if len(excluded) <= _FEW else excluded[:0]
+        self._mask = mask if len(self._excluded) == len(excluded) else self.may_be_found  # None = all that are live
         self.available = int(self.may_be_found.sum())
         self._authors: pl.Series | None = None
         if selection.per_author is not None:
@@ -155,6 +159,28 @@ class Finder:
                     "has it, or leave per_author out"
                 )
             self._authors = index.attributes["author_id"]
+
+    def _candidates(self) -> Mask | None:
+        """(N,) bool, the candidates; None = all.
+
+        Raises:
+            InputError: an id that the index doesn't have, another word than "all" and "new", or no way to tell new notes.
+        """
+        index, candidates = self._index, self._selection.candidates
+        if isinstance(candidates, str):
+            if candidates not in ("all", "new"):
+                raise InputError(f"candidates={shown(candidates)}; expected 'all', 'new' or a list of note ids")
+            return index.new() if candidates == "new" else None
+        wanted = tuple(candidates)
+        rows = index.rows_of(wanted)
+        if (rows < 0).any():
+            raise InputError(
+                f"{int((rows < 0).sum())} of {len(wanted)} candidate ids are not in the index, the first is "
+                f"{shown(wanted[int((rows < 0).argmax())])}; leave them out, or embed and index these notes"
+            )
+        mask = np.zeros(len(index.live), dtype=bool)
+        mask[rows] = True
+        return mask
 
     def find(
         self, queries: Floats, k: int, *, exclude: Rows | None = None, words: Sequence[Terms] | None = None
@@ -166,7 +192,10 @@ class Finder:
         wanted = min(k, max(self.available, 1))
         if wanted > MOST_CHOSEN and (selection.duplicates is not None or selection.diversity):
             raise InputError(f"k={k} with duplicates or diversity; expected at most {MOST_CHOSEN}")
-        own = np.full(len(queries), -1, dtype=np.int64) if exclude is None else exclude  # (Q,)
+        own = np.full((len(queries), 1), -1, dtype=np.int64) if exclude is None else exclude[:, None]
+        own = np.concatenate(
+            [own, np.broadcast_to(self._excluded, (len(queries), len(self._excluded)))], axis=1
+        )  # (Q, 1 + E)
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)  # (Q, k)
         rows = np.full((len(queries), k), -1, dtype=np.int64)  # (Q, k)
         if not self.available or not len(queries):
@@ -181,6 +210,8 @@ class Finder:
             part = slice(number, number + 1)
             scores[part, :wanted], rows[part, :wanted] = self._fused(queries[part], wanted, own[part], words[number])
         plain = np.flatnonzero(~asked)
+        if not len(plain):
+            return scores, rows
         if selection.plain:
             found = self._index.search_rows(queries[plain], wanted, mask=self._mask, exclude=own[plain])
         else:
@@ -248,8 +279,8 @@ class Finder:
         )  # (1, <= depth)
         bm25 = lexical.scores(terms)
         bm25[~self.may_be_found[: lexical.notes]] = 0.0
-        if 0 <= own[0] < lexical.notes:
-            bm25[own[0]] = 0.0
+        if 0 <= own[0, 0] < lexical.notes:
+            bm25[own[0, 0]] = 0.0
         alike = best_columns(bm25[None], min(depth, lexical.notes))  # (1, <= depth)
         rows, ranks = fuse([near, alike], _FUSION.rrf_k, (_FUSION.fuse_weight, 1.0), near.shape[1] + alike.shape[1])
         count = int((rows[0] >= 0).sum())

@@ -226,8 +226,7 @@ def _matrix(table: pa.Table, file: storage.Place) -> NDArray[Any]:
 
 def _normalised(block: NDArray[Any], ids: pl.Series, path: str | os.PathLike[str]) -> Floats:
     """Unit-norm float32 rows, after a check that they are finite and were meant to be unit-norm."""
-    vectors: Floats = block.astype(np.float32)
-    norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float32))  # (n,)
+    norms, vectors = unit_rows(block)
     broken = ~np.isfinite(norms)
     if broken.any():
         raise InputError(
@@ -241,8 +240,15 @@ def _normalised(block: NDArray[Any], ids: pl.Series, path: str | os.PathLike[str
             f"{path}: {int(off.sum())} of {len(ids)} vectors are not unit-norm (the first has norm {worst:.4g}): "
             f"{_first(ids.filter(off))}; expected 1 ± {NORM_TOLERANCE}: divide each vector by its norm"
         )
-    vectors /= norms[:, None]
     return vectors
+
+
+def unit_rows(block: NDArray[Any]) -> tuple[NDArray[np.float64], Floats]:
+    """Norms (n,) of the rows, and the rows as float32 divided by them: the same numbers wherever a vector comes from."""
+    exact = np.asarray(block, dtype=np.float64)
+    norms = np.sqrt(np.einsum("nd,nd->n", exact, exact))  # (n,)
+    with np.errstate(divide="ignore", invalid="ignore"):  # whoever asks looks at the norms
+        return norms, (exact / norms[:, None]).astype(np.float32)
 
 
 def _one_version(versions: pl.Series, path: str | os.PathLike[str]) -> str:

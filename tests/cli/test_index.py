@@ -73,10 +73,11 @@ def test_a_gate_stops_with_its_own_code(
     ("arguments", "message"),
     [
         (["index", "add", "i", "nowhere"], "nowhere"),
-        (["index", "add", "i", "e", "--notes", "other"], "none of 4 of the 4 notes to add, the first is 'a'"),
+        (["index", "add", "i", "e", "--notes", "other"], "4 of the 4 notes to add are not there, the first is 'a'"),
         (["index", "remove", "i"], "no note to remove; give ids"),
         (["index", "rollback", "i"], "nothing to go back to"),
         (["index", "status", "nowhere"], "no index there"),
+        (["index", "stauts", "i"], "did you mean 'status'?"),
         (["index", "e", "--out", "i", "--kind", "faiss"], "kind: Input should be 'auto', 'flat'"),
     ],
 )

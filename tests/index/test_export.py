@@ -18,7 +18,7 @@ from noterec import storage
 from noterec.config import IndexConfig
 from noterec.errors import GateError, InputError
 from noterec.index import Index, build_index
-from noterec.index.changes import add_notes, remove_notes
+from noterec.index.changing import add_notes, remove_notes
 from noterec.index.export import _batches, export
 from noterec.index.milvus import attribute_fields, named
 

@@ -6,13 +6,14 @@ import contextlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noterec.errors import InputError
-from noterec.index.filters import candidate_mask, new_mask, parse_where, where_mask
+from noterec.index.filters import new_mask, parse_where, where_mask
 
 DAY = datetime(2024, 3, 10, tzinfo=UTC)
 NOTES = pl.DataFrame(
@@ -190,21 +191,13 @@ def test_any_text_is_a_condition_or_an_input_error(entry: str) -> None:
         where_mask(NOTES, parse_where([entry]))
 
 
-def test_candidates() -> None:
-    assert candidate_mask(NOTES, "all") is None
-    mask = candidate_mask(NOTES, ["d", "b"])
-    assert mask is not None
-    assert mask.tolist() == [False, True, False, True]
-    with pytest.raises(InputError, match="1 of 2 candidate ids are not in the index, the first is 'z'"):
-        candidate_mask(NOTES, ["a", "z"])
-    with pytest.raises(InputError, match="candidates='news'; expected 'all', 'new' or a list"):
-        candidate_mask(NOTES, "news")
-
-
 def test_new_is_the_mark_or_the_last_seven_days() -> None:
     assert new_mask(NOTES).tolist() == [True, False, True, False]  # exactly seven days before is no longer new
     marked = NOTES.with_columns(pl.Series("new", [None, True, False, False]))
     assert new_mask(marked).tolist() == [False, True, False, False]
+    dates = pl.DataFrame({"created_at": [datetime(2026, 1, day) for day in (1, 5, 31)]})
+    assert new_mask(dates).tolist() == [False, False, True]
+    assert new_mask(dates, np.array([True, True, False])).tolist() == [True, True, True]  # the newest was removed
     for blind in (NOTES.drop("created_at"), NOTES.with_columns(pl.lit(None, pl.Datetime("us")).alias("created_at"))):
         with pytest.raises(InputError, match="neither a `new` mark nor created_at"):
             new_mask(blind)

@@ -188,6 +188,30 @@ def test_half_precision_on_disk_keeps_the_neighbours(embeddings: Path, tmp_path:
     scores, rows = index.search_rows(VECTORS[:50], K)
     np.testing.assert_allclose(scores, np.take_along_axis(VECTORS[:50] @ VECTORS.T, rows, axis=1), atol=1e-3)
     assert (rows[:, 0] == np.arange(50)).mean() > 0.98
+    own = index.vectors(np.arange(50))
+    np.testing.assert_allclose(np.linalg.norm(own, axis=1), 1, atol=1e-6)
+    scores, _ = index.search_rows(own, 1)
+    np.testing.assert_allclose(scores[:, 0], 1, atol=2e-7)  # a cosine, though the file was rounded
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf", "ivf-sq8", "hnsw"])
+def test_an_index_of_one_of_any_kind(tmp_path: Path, kind: Any) -> None:
+    write_shards(tmp_path / "e", embeddings_table(["only"], VECTORS[:1]))
+    build_index(tmp_path / "e", out=tmp_path / "i", config=IndexConfig(kind=kind))
+    index = Index.open(tmp_path / "i")
+    assert index.search(VECTORS[0], 5)["note_id"].to_pylist() == ["only"]
+    assert index.similar("only", 5).num_rows == 0
+
+
+def test_codes_are_learnt_from_a_few_hundred_notes_and_not_from_fewer(tmp_path: Path) -> None:
+    for count in (255, 300):
+        table = embeddings_table([f"n{row:03d}" for row in range(count)], VECTORS[:count])
+        write_shards(tmp_path / f"e{count}", table)
+    config = IndexConfig(kind="ivf-pq", recall_at=K)
+    with pytest.raises(ConfigError, match="255 notes are too few to learn codes from, 256 at least"):
+        build_index(tmp_path / "e255", out=tmp_path / "i", config=config)
+    build_index(tmp_path / "e300", out=tmp_path / "i", config=config)
+    assert Index.open(tmp_path / "i").search(VECTORS[3], 1)["note_id"].to_pylist() == ["n003"]
 
 
 def test_a_gpu_that_ignores_filters_is_found_out() -> None:

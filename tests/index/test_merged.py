@@ -12,7 +12,7 @@ from noterec import storage
 from noterec.config import IndexConfig
 from noterec.errors import ArtefactError, InputError
 from noterec.index import Index, build_index, neighbours
-from noterec.index.changes import add_notes, remove_notes
+from noterec.index.changing import add_notes, remove_notes
 from noterec.index.merged import MergedIndex
 from noterec.index.selection import Finder, Selection, find
 from noterec.serving.query import query

@@ -13,7 +13,7 @@ import pytest
 from noterec import schema, storage
 from noterec.errors import ArtefactError, InputError
 from noterec.index import Index, build_index, neighbours
-from noterec.index.changes import add_notes, remove_notes
+from noterec.index.changing import add_notes, remove_notes
 from noterec.index.selection import Selection, find
 from noterec.ranking.topk import top_k
 

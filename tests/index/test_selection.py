@@ -15,7 +15,7 @@ import pytest
 from noterec.config import EvaluateConfig, IndexConfig
 from noterec.errors import InputError
 from noterec.index import Index, build_index
-from noterec.index.changes import add_notes, remove_notes
+from noterec.index.changing import add_notes, remove_notes
 from noterec.index.searchable import unit_queries
 from noterec.index.selection import Finder, Selection, find
 
