@@ -132,7 +132,7 @@ def run(given: argparse.Namespace, plan: dict[str, Any], during: Callable[[], No
 
 def swapped(given: argparse.Namespace, index: Path, base: dict[str, Any]) -> dict[str, Any]:
     """The open load by id, while the live bundle changes again and again."""
-    from noterec.index import bundle
+    from noterec.index import bundle, publishing
 
     live = bundle.find(index)
     second = index / "bundles" / "bundle-900000"
@@ -143,7 +143,7 @@ def swapped(given: argparse.Namespace, index: Path, base: dict[str, Any]) -> dic
     def swap() -> None:
         time.sleep(1)
         for number in range(given.swaps):
-            bundle.rollback(index, to=names[number % 2])
+            publishing.rollback(index, to=names[number % 2])
             time.sleep(1.2)  # the server looks once a second
 
     seconds = 1.2 * given.swaps + 3

@@ -55,7 +55,7 @@ _HOME = {
     "build_index": "index.build",
     "add_notes": "index.changing",
     "remove_notes": "index.changing",
-    "rollback": "index.bundle",
+    "rollback": "index.publishing",
     "index_status": "index.manage",
     "export": "index.export",
     "neighbours": "index.neighbours",

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from noterec import progress, storage
 from noterec.config import IndexConfig
 from noterec.config.index import Kind
-from noterec.index import bundle, changes, gate, gpu, kinds
+from noterec.index import bundle, changes, gate, gpu, kinds, publishing
 from noterec.index.attributes import New, known_attributes, mark_new
 from noterec.index.changing import collect
 from noterec.index.lexical import build_lexical
@@ -114,7 +114,7 @@ def build_index(
     files = storage.parquet_files(embeddings)
     dataset = None if notes is None else Dataset(notes)
     columns = [] if dataset is None else known_attributes(dataset, config.attributes)
-    with progress.stage("index") as stage, bundle.building(target) as aside:
+    with progress.stage("index") as stage, publishing.building(target) as aside:
         live_before = bundle.live_name(target)
         before = changes.read(target)  # first: what is changed from here on counts over what is read from here on
         live = None if dataset is None else dataset.notes(columns)
@@ -144,7 +144,7 @@ def build_index(
         built = _built(found.vectors, planned.kind, aside, config, chosen, live=live_before)
         if dataset is not None and config.lexical:
             build_lexical(dataset, found.ids, aside)
-        records = bundle.record_files(aside)
+        records = publishing.record_files(aside)
         info = bundle.BundleInfo(
             kind=planned.kind,
             reason=planned.reason,
@@ -180,9 +180,9 @@ def build_index(
             },
         )
         storage.write_json(aside / bundle.BUNDLE_FILE, info.model_dump(mode="json"))
-        folder = bundle.publish(target, aside)
+        folder = publishing.publish(target, aside)
         collect(target)
-        dropped = bundle.prune(target, keep=config.keep, before=live_before)
+        dropped = publishing.prune(target, keep=config.keep, before=live_before)
         stage.counts.update(rows_in=found.total + found.superseded, rows_out=len(found), left_out=info.left_out)
         stage.counts.update(without_vector=without_vector, removed=removed, bundle=folder.name, kind=info.kind)
         return IndexSummary(

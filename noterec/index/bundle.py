@@ -10,13 +10,9 @@ old one or the new one, never half of one. FAISS reads a file only after its has
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import re
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -35,7 +31,6 @@ BUNDLE_FILE = "bundle.json"
 FAISS_FILE = "index.faiss"
 VECTORS_FILE = "vectors.npy"
 NOTES_FILE = "notes.parquet"
-_ASIDE = ".building-"
 _TRIES = 5
 
 T = TypeVar("T")
@@ -104,125 +99,6 @@ def import_faiss() -> Any:
             'for example: pip install "noterec[cpu]"'
         ) from error
     return faiss
-
-
-@contextlib.contextmanager
-def building(index: Path) -> Iterator[Path]:
-    """A fresh folder beside the bundles to build in, removed at the end unless `publish` moved it.
-
-    Only one build at a time holds an index; what an earlier, killed build left behind is removed.
-
-    Raises:
-        InputError: the folder can't be made, or another build is running there.
-    """
-    folder = index / BUNDLES
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise InputError(f"{index}: can't write there: {error.strerror or error}") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released by the system when the process dies
-        except OSError as error:
-            raise InputError(f"{index}: another build is writing there; wait for it, or give another folder") from error
-        for leftover in folder.glob(f"{_ASIDE}*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        aside = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=folder))
-        mask = os.umask(0)
-        os.umask(mask)
-        aside.chmod(0o777 & ~mask)
-        try:
-            yield aside
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
-
-
-def publish(index: Path, aside: Path) -> Path:
-    """Give a whole bundle its name and make it the live one; returns its folder."""
-    with _pointing(index):
-        name = f"bundle-{max([0, *(number(folder) for folder in bundles(index))]) + 1:06d}"
-        folder = index / BUNDLES / name
-        aside.rename(folder)
-        _point(index, name)
-    return folder
-
-
-def prune(index: Path, *, keep: int, before: str | None) -> list[str]:
-    """Delete the oldest bundles beyond `keep`, but neither the live one nor the one that was live before it.
-
-    Args:
-        index: the index's folder.
-        keep: bundles to keep.
-        before: name of the bundle that was live before, which a rollback is for; None where there was none.
-
-    Returns:
-        The names of those deleted.
-    """
-    with _pointing(index):
-        needed = {find(index).name, before if keep > 1 else None}
-        old = [bundle for bundle in bundles(index)[:-keep] if bundle.name not in needed]
-        for bundle in old:
-            # Renamed first: a removal that is cut short must not leave a bundle that looks whole.
-            gone = bundle.rename(bundle.with_name(f"{_ASIDE}gone-{bundle.name}"))
-            shutil.rmtree(gone, ignore_errors=True)
-        for leftover in index.glob(f".{CURRENT}.*.tmp"):  # of a killed process: we hold the lock of whoever writes it
-            leftover.unlink(missing_ok=True)
-    return [bundle.name for bundle in old]
-
-
-def rollback(index: str | os.PathLike[str], *, to: str | None = None) -> tuple[str | None, str]:
-    """Make an earlier bundle the live one, in one step. The later ones stay, and a rollback to one of them is a way forward.
-
-    Args:
-        index: the index's folder.
-        to: the bundle's name; None = the one that was live when the live one was published.
-
-    Returns:
-        The names of the bundle that was live, None where CURRENT named none, and of the one that is now.
-
-    Raises:
-        InputError: there is no such bundle, or none before the live one.
-        ArtefactError: a file of that bundle is missing or changed; the live one stays.
-    """
-    place = storage.local(index)
-    with _pointing(place):
-        names = [bundle.name for bundle in bundles(place)]
-        live = live_name(place)
-        if to is None:
-            folder = find(place)
-            earlier = [name for name in names if number(Path(name)) < number(folder)]
-            before = read_info(folder).previous
-            if not earlier:
-                raise InputError(
-                    f"{place}: no bundle is older than the live one, {live}; there is nothing to go back to"
-                )
-            to = before if before in earlier else earlier[-1]
-        if to not in names:
-            raise InputError(f"{place}: no bundle {to!r}; there are {', '.join(names)}")
-        folder = place / BUNDLES / to
-        verify(folder, read_info(folder), hashes=True)
-        _point(place, to)
-    return live, to
-
-
-def _point(index: Path, name: str) -> None:
-    with storage.atomic_write(index / CURRENT) as file:
-        file.write(f"{name}\n".encode())
-
-
-@contextlib.contextmanager
-def _pointing(index: Path) -> Iterator[None]:
-    """One change of CURRENT and of the list of bundles at a time: a rollback while another job publishes waits a moment."""
-    try:
-        lock = (index / BUNDLES / ".pointer").open("w")
-    except FileNotFoundError as error:
-        raise InputError(f"{index}: no index there; make one with `noterec index`") from error
-    except OSError as error:
-        raise InputError(f"{index}: can't write there: {error.strerror or error}") from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def stamp(index: str | os.PathLike[str]) -> tuple[Any, ...]:
@@ -359,13 +235,3 @@ def verify(folder: Path, info: BundleInfo, *, hashes: bool) -> None:
                 f"{file}: its bytes changed since it was built (SHA-256 differs from {BUNDLE_FILE}); it is not read: "
                 "copy the bundle again, or build the index again"
             )
-
-
-def record_files(folder: Path) -> dict[str, FileRecord]:
-    """Hash and size of a bundle's files, each synced to disk."""
-    records = {}
-    for path in sorted(folder.iterdir()):
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-        records[path.name] = FileRecord(sha256=storage.file_hash(path), bytes=path.stat().st_size)
-    return records

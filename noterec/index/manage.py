@@ -11,7 +11,7 @@ import polars as pl
 
 from noterec import schema, storage
 from noterec.errors import ArtefactError, InputError
-from noterec.index import bundle, changes
+from noterec.index import bundle, changes, publishing
 from noterec.index.attributes import NOTE_IDS
 from noterec.index.changing import add_notes, remove_notes
 from noterec.index.vectors import load_embeddings
@@ -156,8 +156,8 @@ def remove_ids(
 
 
 def roll_back(index: str | os.PathLike[str], *, to: str | None = None) -> RollbackSummary:
-    """Make an earlier bundle the live one; arguments and errors as `bundle.rollback`."""
-    was, live = bundle.rollback(index, to=to)
+    """Make an earlier bundle the live one; arguments and errors as `publishing.rollback`."""
+    was, live = publishing.rollback(index, to=to)
     return RollbackSummary(storage.local(index), was, live)
 
 

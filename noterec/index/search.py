@@ -19,17 +19,16 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 import pyarrow as pa
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from noterec import storage
 from noterec.errors import ArtefactError, InputError
 from noterec.index import bundle, changes, gpu
 from noterec.index.filters import new_mask
 from noterec.index.ids import SortedIds
-from noterec.index.kinds import Effort
-from noterec.index.lexical import LEXICAL_FILE, Lexical
+from noterec.index.opening import OpenBundle, open_bundle
 from noterec.index.searchable import unit_queries
-from noterec.index.searchers import Approximate, Exact, Floats, Mask, Rows, Searcher, as_unit
+from noterec.index.searchers import Exact, Floats, Mask, Rows, as_unit
 from noterec.index.selection import Selection, find
 from noterec.notes.importing.values import shown
 
@@ -50,21 +49,14 @@ class Index:
         lexical: the words of the bundle's notes; None where it was built without (`lexical: false`, or no dataset).
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        info: bundle.BundleInfo,
-        base: Searcher,
-        attributes: pl.DataFrame,
-        lexical: Lexical | None,
-        made: changes.Changes,
-    ) -> None:
+    def __init__(self, opened: OpenBundle, made: changes.Changes) -> None:
         """Use `Index.open`."""
-        self._opened: tuple[Path, pl.DataFrame, Literal["auto", "cpu", "cuda"]] | None = None  # where, what and how
-        self.folder = folder
-        self.info = info
+        self._place: tuple[Path, Literal["auto", "cpu", "cuda"]] | None = None  # what was opened, and how
+        self._bundle = opened
+        self.folder, self.info, self.lexical = opened.folder, opened.info, opened.lexical
+        folder, info, attributes = opened.folder, opened.info, opened.attributes
         self.version = f"{folder.name}+{made.through}" if made.through else folder.name
-        self._base = base
+        self._base = opened.base
         self._count = attributes.height
         self._sorted = SortedIds(attributes["note_id"])
         added = made.added(folder, info, attributes["note_id"])
@@ -87,7 +79,6 @@ class Index:
             if self._ids_ascend
             else attributes["note_id"].rank("ordinal").to_numpy().astype(np.int64)
         )
-        self.lexical = lexical
 
     @classmethod
     def open(
@@ -107,48 +98,15 @@ class Index:
         """
         place = storage.local(path)
         chosen = gpu.choose(device)
-        return bundle.settled(place, lambda folder: cls._of(place, folder, verify, device, chosen))
 
-    @classmethod
-    def _of(
-        cls, place: Path, folder: Path, verify: bool, device: Literal["auto", "cpu", "cuda"], chosen: gpu.Device | None
-    ) -> Index:
-        faiss = bundle.import_faiss()
-        info = bundle.read_info(folder)
-        bundle.verify(folder, info, hashes=verify)
-        attributes = pl.DataFrame(storage.read_table(folder / bundle.NOTES_FILE))
-        file = folder / bundle.VECTORS_FILE
-        try:
-            vectors: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)  # (N, D)
-        except ValueError as error:
-            raise ArtefactError(f"{file}: not a readable array ({error}); build the index again") from error
-        shape = (info.count, info.dimension)
-        if vectors.shape != shape or vectors.dtype not in (np.float32, np.float16) or attributes.height != info.count:
-            raise ArtefactError(
-                f"{folder}: {vectors.shape} numbers of {vectors.dtype} and {attributes.height} notes, expected {shape}; its parts "
-                "don't belong together: build the index again"
-            )
-        base: Searcher
-        if info.kind == "flat":
-            base = Exact(vectors, device=chosen)
-        else:
-            try:
-                index = faiss.read_index(str(folder / bundle.FAISS_FILE))
-            except RuntimeError as error:
-                raise ArtefactError(
-                    f"{folder / bundle.FAISS_FILE}: faiss can't read it; build the index again"
-                ) from error
-            if (index.ntotal, index.d) != shape or index.metric_type != faiss.METRIC_INNER_PRODUCT:
-                raise ArtefactError(
-                    f"{folder}: a {type(index).__name__} of {index.ntotal} vectors of {index.d} dimensions, expected inner "
-                    f"products of {shape}; its parts don't belong together: build the index again"
-                )
-            base = Approximate(index, vectors, Effort(info.knob, info.refine), info.recall.at, device=chosen)
-        lexical = Lexical.open(folder) if LEXICAL_FILE in info.files else None
-        made = changes.Changes.none() if folder == place else changes.read(place)
-        opened = cls(folder, info, base, attributes, lexical, made)
-        opened._opened = place, attributes, device
-        return opened
+        def read(folder: Path) -> Index:
+            opened = open_bundle(folder, verify=verify, device=chosen)
+            made = changes.Changes.none() if folder == place else changes.read(place)
+            index = cls(opened, made)
+            index._place = place, device
+            return index
+
+        return bundle.settled(place, read)
 
     def refreshed(self) -> Index:
         """The index as it is now on disk: this bundle, not read again, with the changes since; or another one that is live.
@@ -159,13 +117,13 @@ class Index:
         Raises:
             ArtefactError, InputError: as `open`.
         """
-        assert self._opened is not None, "made by `open`"
-        place, attributes, device = self._opened
+        assert self._place is not None, "made by `open`"
+        place, device = self._place
         if bundle.find(place) != self.folder:
             return Index.open(place, device=device)
         made = changes.Changes.none() if self.folder == place else changes.read(place)
-        index = Index(self.folder, self.info, self._base, attributes, self.lexical, made)
-        index._opened = self._opened
+        index = Index(self._bundle, made)
+        index._place = self._place
         return index
 
     def __len__(self) -> int:

@@ -14,7 +14,7 @@ import pytest
 from noterec import storage
 from noterec.config import IndexConfig
 from noterec.errors import InputError
-from noterec.index import Index, build_index
+from noterec.index import Index, build_index, publishing
 
 from .conftest import embeddings_table, unit, write_dataset, write_shards
 
@@ -129,9 +129,8 @@ def test_a_killed_build_leaves_the_old_index_live(tmp_path: Path, embeddings: Pa
 
 
 def test_a_second_build_at_the_same_time_is_refused(tmp_path: Path, embeddings: Path) -> None:
-    from noterec.index import bundle
 
-    with bundle.building(tmp_path / "i"), pytest.raises(InputError, match="another build"):
+    with publishing.building(tmp_path / "i"), pytest.raises(InputError, match="another build"):
         build_index(embeddings, out=tmp_path / "i")
 
 

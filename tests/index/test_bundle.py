@@ -13,7 +13,7 @@ import pytest
 
 from noterec.config import IndexConfig
 from noterec.errors import ArtefactError, DependencyError, InputError
-from noterec.index import Index, build_index, bundle
+from noterec.index import Index, build_index, bundle, publishing
 
 from .conftest import embeddings_table, unit, write_shards
 
@@ -103,24 +103,24 @@ def test_current_is_never_followed_out_of_the_folder(index: Path) -> None:
 
 def test_a_rollback_is_one_step_and_has_a_way_forward(index: Path) -> None:
     before = bundle.stamp(index)
-    assert bundle.rollback(index) == ("bundle-000002", "bundle-000001")
+    assert publishing.rollback(index) == ("bundle-000002", "bundle-000001")
     assert (index / "CURRENT").read_text() == "bundle-000001\n"
     assert bundle.stamp(index) != before
     with pytest.raises(InputError, match=r"no bundle is older than the live one, bundle-000001"):
-        bundle.rollback(index)
+        publishing.rollback(index)
     with pytest.raises(InputError, match=r"no bundle 'bundle-000009'; there are bundle-000001, bundle-000002"):
-        bundle.rollback(index, to="bundle-000009")
-    assert bundle.rollback(index, to="bundle-000002") == ("bundle-000001", "bundle-000002")
+        publishing.rollback(index, to="bundle-000009")
+    assert publishing.rollback(index, to="bundle-000002") == ("bundle-000001", "bundle-000002")
     assert bundle.stamp(index) == before
 
 
 def test_a_rollback_never_goes_to_a_damaged_bundle(index: Path) -> None:
     (index / "bundles" / "bundle-000001" / "vectors.npy").unlink()
     with pytest.raises(ArtefactError, match="missing"):
-        bundle.rollback(index)
+        publishing.rollback(index)
     assert bundle.find(index) == live(index)
     with pytest.raises(InputError, match="no index there"):
-        bundle.rollback(index.parent / "nothing")
+        publishing.rollback(index.parent / "nothing")
 
 
 def test_an_index_of_another_model_refuses_vectors(index: Path) -> None:

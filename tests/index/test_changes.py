@@ -17,7 +17,7 @@ import pytest
 
 from noterec.config import IndexConfig
 from noterec.errors import ArtefactError, InputError
-from noterec.index import Index, build_index, bundle, changes
+from noterec.index import Index, build_index, bundle, changes, publishing
 from noterec.index.changing import FOLD_SHARDS, add_notes, remove_notes
 from noterec.index.manage import index_status
 
@@ -104,7 +104,7 @@ def test_a_later_build_confirms_an_addition_or_keeps_it(index: Path, tmp_path: P
     np.testing.assert_allclose(opened.vector("a"), AXES[3])  # of the build
     np.testing.assert_allclose(opened.vector("c"), AXES[1])  # of the addition, which no build has confirmed
     assert len(opened) == 6
-    bundle.rollback(index)
+    publishing.rollback(index)
     np.testing.assert_allclose(
         Index.open(index).vector("a"), AXES[0]
     )  # over the bundle that lacks it, the addition counts
@@ -150,7 +150,7 @@ def test_another_model_takes_no_part(index: Path, tmp_path: Path) -> None:
     write_shards(tmp_path / "e2", embeddings_table(IDS, AXES, "m2"))
     build(tmp_path, "e2")
     assert Index.open(index).ids.to_list() == IDS
-    bundle.rollback(index)
+    publishing.rollback(index)
     assert Index.open(index).row("c") == 4
 
 
@@ -253,9 +253,9 @@ def test_a_note_that_a_build_confirmed_and_a_later_one_left_out_is_gone(index: P
     build(tmp_path, "e2")
     build(tmp_path)  # the platform has deleted it since
     assert Index.open(index).ids.to_list() == IDS
-    bundle.rollback(index)
+    publishing.rollback(index)
     assert "a" in Index.open(index).ids.to_list()
-    bundle.rollback(index)  # the bundle that it was added over
+    publishing.rollback(index)  # the bundle that it was added over
     np.testing.assert_allclose(Index.open(index).vector("a"), AXES[0])
 
 
@@ -312,13 +312,13 @@ def test_each_model_has_additions_of_its_own(index: Path, tmp_path: Path) -> Non
     build(tmp_path, "e2")
     add_notes(index, note("c", AXES[2]), model_version="m2")
     np.testing.assert_allclose(Index.open(index).vector("c"), AXES[2])
-    bundle.rollback(index)
+    publishing.rollback(index)
     np.testing.assert_allclose(Index.open(index).vector("c"), AXES[1])
     remove_notes(index, ["c"])
     for _ in range(2):
         with pytest.raises(InputError):
             Index.open(index).row("c")
-        bundle.rollback(index, to="bundle-000002")
+        publishing.rollback(index, to="bundle-000002")
 
 
 def test_a_damaged_older_bundle_stops_nothing(index: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -343,16 +343,16 @@ def test_a_build_mends_what_names_no_bundle(index: Path, tmp_path: Path, damage:
     assert len(Index.open(index)) == 4
     if damage == "junk":
         (index / "CURRENT").write_text("??")
-        assert bundle.rollback(index, to="bundle-000001") == (None, "bundle-000001")
+        assert publishing.rollback(index, to="bundle-000001") == (None, "bundle-000001")
 
 
 def test_a_rollback_goes_to_what_was_live_and_builds_keep_it(index: Path, tmp_path: Path) -> None:
     for _ in range(2):
         build(tmp_path)
-    bundle.rollback(index, to="bundle-000001")  # 2 and 3 were bad
+    publishing.rollback(index, to="bundle-000001")  # 2 and 3 were bad
     build(tmp_path)
     assert [folder.name for folder in bundle.bundles(index)] == [f"bundle-00000{n}" for n in (1, 2, 3, 4)]
-    assert bundle.rollback(index) == ("bundle-000004", "bundle-000001")
+    assert publishing.rollback(index) == ("bundle-000004", "bundle-000001")
 
 
 def test_what_a_killed_change_left_is_swept(index: Path, tmp_path: Path) -> None:
