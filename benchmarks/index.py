@@ -219,6 +219,15 @@ def report(result: dict[str, Any]) -> None:
             )
 
 
+def frontier(points: list[Point]) -> list[Point]:
+    """The points that no other one beats in both recall and speed, by recall."""
+    return [
+        point
+        for point in sorted(points, key=lambda p: p["recall"])
+        if not any(other["recall"] >= point["recall"] and other["qps"] > point["qps"] for other in points)
+    ]
+
+
 def draw(results: list[dict[str, Any]], file: Path) -> None:
     import matplotlib as mpl
 
@@ -233,7 +242,7 @@ def draw(results: list[dict[str, Any]], file: Path) -> None:
     )
     for axis, result in zip(axes.flat, results, strict=False):
         for line in result["lines"]:
-            points = [p for p in sorted(line["points"], key=lambda p: p["recall"]) if p["recall"] > 0.8]
+            points = [p for p in frontier(line["points"]) if p["recall"] > 0.8]
             style = "--" if line["name"] in ("hnswlib", "usearch") else "-"
             axis.plot(
                 [p["recall"] for p in points], [p["qps"] for p in points], style, marker="o", markersize=3,

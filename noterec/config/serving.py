@@ -17,6 +17,11 @@ class ServeConfig(Settings):
         "changes",
         description="what needs the token: adding and removing notes; or all but health, readiness and metrics",
     )
+    hosts: tuple[str, ...] = Field(
+        (),
+        description="names by which it may be asked, as in the Host header, beside localhost, addresses and that of --host; where "
+        "none is given, any name will do, unless it listens on this machine alone",
+    )
     max_body_bytes: int = Field(32_000_000, ge=1024, description="of a request's body; beyond it 413, unread")
     max_bodies_bytes: int = Field(
         512_000_000, ge=1024, description="of all bodies that are held at a time; beyond it 503"
@@ -47,5 +52,9 @@ class ServeConfig(Settings):
         description="of the backbone's matrix products; `noterec calibrate` says what the others cost. fp16: GPU",
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
-    cache_entries: int = Field(1024, ge=0, description="answers that are kept for the same question; 0 = none")
+    writing: bool = Field(
+        True,
+        description="the page may have the model write about a new note: slow, one note at a time, without the token",
+    )
+    cache_bytes: int = Field(64_000_000, ge=0, description="of answers that are kept for the same question; 0 = none")
     poll_seconds: float = Field(1, gt=0, description="how often a new bundle, or a change of it, is looked for")

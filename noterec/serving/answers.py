@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,9 +23,20 @@ from noterec.serving.refusals import Refusal
 MAX_SHOWN = 500  # characters of a title: an answer that is kept must not be as large as its notes' authors like
 
 
-def answered(
-    index: Index, request: SimilarRequest, vector: Floats | None, metrics: Metrics, *, hidden: Path
-) -> SimilarResponse:
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """An answer as it is sent.
+
+    Attributes:
+        json: a `SimilarResponse`.
+        kept: it was made for an earlier question.
+    """
+
+    json: bytes
+    kept: bool
+
+
+def answered(index: Index, request: SimilarRequest, vector: Floats | None, metrics: Metrics) -> SimilarResponse:
     """The answer to a question, timed.
 
     Args:
@@ -33,7 +44,6 @@ def answered(
         request: what is asked.
         vector: (D,) float32, unit-norm; None = the request names a note of the index.
         metrics: learns how long it took.
-        hidden: the index's folder, which no message may name.
 
     Raises:
         Refusal: 404 for an unknown note, 422 for a condition or an option that the index can't do with.
@@ -43,10 +53,7 @@ def answered(
     try:
         found = neighbours_of(index, request, row=row, vector=vector)
     except InputError as error:
-        message = str(error)
-        for path in (index.folder, hidden):
-            message = message.replace(str(path), "the index")
-        raise Refusal(422, message) from error
+        raise Refusal(422, str(error)) from error
     metrics.stage("search", time.perf_counter() - start)
     return SimilarResponse(neighbours=found, index_version=index.version, model_version=index.model_version)
 
@@ -57,15 +64,6 @@ def known_row(index: Index, note_id: str) -> int:
         return index.row(note_id)
     except InputError as error:
         raise Refusal(404, str(error), code="unknown_note") from error
-
-
-def has_note(index: Index, note_id: str) -> bool:
-    """Whether the index has a note of this id."""
-    try:
-        index.row(note_id)
-    except InputError:
-        return False
-    return True
 
 
 def neighbours_of(index: Index, request: SimilarRequest, *, row: int | None, vector: Floats | None) -> list[Neighbour]:

@@ -22,10 +22,24 @@ from noterec.serving.metrics import Metrics
 from noterec.serving.refusals import Refusal
 
 
+def check_pictures(contents: Sequence[NoteContent], *, sees: bool, config: ServeConfig) -> None:
+    """Refuse, before anything is computed of them, pictures that are too many or too large, or that nobody looks at (422)."""
+    for position, content in enumerate(contents):
+        place = _place(contents, position)
+        if content.images and not sees:
+            raise Refusal(422, f"{place}: has images, and this model reads text alone; leave them out", code="no_sight")
+        if len(content.images) > config.max_images:
+            raise Refusal(422, f"{place}: {len(content.images)} images; expected at most {config.max_images}")
+        for number, text in enumerate(content.images):
+            if len(text) > 4 * (config.images.max_bytes // 3 + 1):
+                told = f"{place}, image {number}: larger than {config.images.max_bytes:,} bytes"
+                raise Refusal(422, told, code="image_too-many-bytes")
+
+
 def fit_notes(
     contents: Sequence[NoteContent], *, sees: bool, config: ServeConfig, metrics: Metrics, until: float = math.inf
 ) -> list[Note]:
-    """Notes that the encoder will take.
+    """Notes that the encoder will take, of contents that passed `check_pictures`.
 
     Args:
         contents: B notes as they were sent.
@@ -42,11 +56,7 @@ def fit_notes(
     """
     notes = []
     for position, content in enumerate(contents):
-        place = "the note" if len(contents) == 1 else f"notes.{position}"
-        if content.images and not sees:
-            raise Refusal(422, f"{place}: has images, and this model reads text alone; leave them out", code="no_sight")
-        if len(content.images) > config.max_images:
-            raise Refusal(422, f"{place}: {len(content.images)} images; expected at most {config.max_images}")
+        place = _place(contents, position)
         start = time.perf_counter()
         images = [
             _picture(text, f"{place}, image {number}", config, until) for number, text in enumerate(content.images)
@@ -57,18 +67,20 @@ def fit_notes(
     readable = notes_module.has_text(notes_module.as_table(notes))  # (B,)
     for position, (note, has_text) in enumerate(zip(notes, readable, strict=True)):
         if not has_text and not note.images:
-            place = "the note" if len(contents) == 1 else f"notes.{position}"
             wanted = "a title, content or hashtags" + (", or an image" if sees else "")
+            place = _place(contents, position)
             raise Refusal(422, f"{place} has nothing to read; expected {wanted}", code="nothing_to_read")
     return notes
+
+
+def _place(contents: Sequence[NoteContent], position: int) -> str:
+    return "the note" if len(contents) == 1 else f"notes.{position}"
 
 
 def _picture(text: str, place: str, config: ServeConfig, until: float) -> bytes:
     """The bytes of a picture that can be decoded."""
     if time.monotonic() > until:
         raise Refusal(504, f"{place}: its turn didn't come in time; send fewer or smaller pictures")
-    if len(text) > 4 * (config.images.max_bytes // 3 + 1):  # before any memory is spent on it
-        raise Refusal(422, f"{place}: larger than {config.images.max_bytes:,} bytes", code="image_too-many-bytes")
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:

@@ -6,7 +6,6 @@ used never takes the place of one that can.
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
 import os
 import time
@@ -17,7 +16,7 @@ import pyarrow as pa
 
 from noterec import storage
 from noterec.errors import NoterecError
-from noterec.index import bundle, changes
+from noterec.index import bundle, changing
 from noterec.index.search import Index
 from noterec.serving.metrics import Metrics
 
@@ -87,13 +86,13 @@ class LiveIndex:
         return changed
 
     def add(self, notes: pa.Table) -> None:
-        """Add or replace notes: on disk, then live. The table is that of `changes.add_notes`."""
-        changes.add_notes(self.path, notes, model_version=self.index.model_version)
+        """Add or replace notes: on disk, then live. The table is that of `changing.add_notes`."""
+        changing.add_notes(self.path, notes, model_version=self.index.model_version)
         self.refresh()
 
     def remove(self, ids: Sequence[str]) -> None:
         """Remove notes: on disk, then live."""
-        changes.remove_notes(self.path, ids)
+        changing.remove_notes(self.path, ids)
         self.refresh()
 
     def _fitting(self, index: Index) -> Index:
@@ -114,7 +113,7 @@ class LiveIndex:
 
     def _tell(self) -> None:
         index = self.index
-        created = dt.datetime.fromisoformat(index.info.created).timestamp()
+        created = index.info.created.timestamp()
         self._metrics.index(
             version=index.version,
             kind=index.info.kind,

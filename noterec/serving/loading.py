@@ -6,6 +6,7 @@ import os
 
 from noterec import progress
 from noterec.config import ServeConfig
+from noterec.serving.explorer.figures import load_figures
 from noterec.serving.service import Service
 
 Path = str | os.PathLike[str]
@@ -38,6 +39,8 @@ def open_service(
         InputError, ArtefactError, ConfigError: something isn't there, is damaged, or doesn't belong to the rest.
     """
     with progress.stage("serve") as stage:
+        if report is not None:
+            load_figures(report)
         encoder = catalogue = related = None
         if model is not None:
             from noterec.model.encoder import NoteEncoder

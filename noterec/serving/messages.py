@@ -8,11 +8,23 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Self
 
 import pydantic
-from pydantic import ConfigDict, Field, FiniteFloat, JsonValue, StrictBool, StrictStr
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    FiniteFloat,
+    JsonValue,
+    StrictBool,
+    StrictStr,
+    Tag,
+)
 
 MAX_ID = 512
 MAX_TEXT = 2_000_000  # characters; a model reads far fewer, what is beyond its limits is cut
 MAX_IDS = 10_000
+MAX_CONDITIONS = 64
+MAX_PARTS = 20_000  # of all conditions: names, values, lists, objects
 
 NoteId = Annotated[str, Field(min_length=1, max_length=MAX_ID, examples=["n000042"])]
 Int64 = Annotated[int, Field(strict=True, ge=-(2**63), le=2**63 - 1)]
@@ -82,7 +94,7 @@ class Options(_Message):
     candidates: Literal["all", "new"] = Field("all", description="new: only new notes may be found")
     per_author: int | None = Field(None, ge=1, le=10_000, description="at most so many notes of one author")
     duplicates: FiniteFloat | None = Field(
-        None, ge=-1, le=1, description="leave out a note whose cosine to a better neighbour is at least this (reposts)"
+        None, gt=0, le=1, description="leave out a note whose cosine to a better neighbour is at least this (reposts)"
     )
     diversity: FiniteFloat = Field(
         0.0, ge=0, le=1, description="weight of novelty (maximal marginal relevance); 0 = off"
@@ -93,13 +105,40 @@ class Options(_Message):
     exclude: list[NoteId] = Field(default=[], max_length=MAX_IDS, description="notes that must not be found")
 
 
+Condition = Annotated[str, Field(max_length=1000)]
+
+
+def _plain_conditions(where: Any) -> Any:
+    """Conditions as they were sent, where they are few enough to be looked at one by one; a ValueError says what they are not."""
+    if not isinstance(where, dict | list):
+        raise ValueError("expected an object with a condition for each attribute, or a list of conditions as text")
+    waiting: list[Any] = [where]
+    seen = 0
+    while waiting:
+        part = waiting.pop()
+        seen += 1
+        if isinstance(part, dict):
+            waiting += [*part, *part.values()]
+        elif isinstance(part, list):
+            waiting += part
+        elif isinstance(part, str) and part.encode("utf-8", "ignore").decode() != part:
+            raise ValueError("holds half a character (a lone surrogate); expected valid Unicode")
+        if seen + len(waiting) > MAX_PARTS:
+            raise ValueError(f"more than {MAX_PARTS:,} names and values; expected fewer")
+    return where
+
+
+def _form(where: Any) -> str:
+    return "list" if isinstance(where, list) else "object"
+
+
 class SimilarQuery(Options):
     """The question of GET /v1/similar."""
 
     note_id: NoteId
-    where: list[Annotated[str, Field(max_length=1000)]] = Field(
+    where: list[Condition] = Field(
         default=[],
-        max_length=64,
+        max_length=MAX_CONDITIONS,
         description="a condition on an attribute that the index keeps, such as `exposure<=100`, `category=Travel/*` or "
         "`language=en,de`; all must hold",
         examples=[["exposure<=100"]],
@@ -126,9 +165,13 @@ class SimilarRequest(Options):
         max_length=65_536,
         description="of the index's model and dimension; its length doesn't matter",
     )
-    where: dict[str, JsonValue] | list[Annotated[str, Field(max_length=1000)]] = Field(
+    where: Annotated[
+        Annotated[dict[str, JsonValue], Field(max_length=MAX_CONDITIONS), Tag("object")]
+        | Annotated[list[Condition], Field(max_length=MAX_CONDITIONS), Tag("list")],
+        Discriminator(_form),
+        BeforeValidator(_plain_conditions),
+    ] = Field(
         default={},
-        max_length=64,
         description="by attribute a value, a list of values, or null for missing; or an object such as "
         '{"min": 1, "max": 9}, {"under": "Travel"}, {"not": ...}; all must hold. Or conditions as text, as in GET',
     )

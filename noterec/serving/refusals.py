@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from noterec.errors import NoterecError
 
@@ -11,13 +11,17 @@ from noterec.errors import NoterecError
 STATUSES: dict[int, tuple[str, str]] = {
     400: ("bad_request", "The request isn't valid HTTP or JSON."),
     401: ("unauthorized", "The token is missing or wrong."),
-    403: ("forbidden", "This service was started without a token, so nothing that needs one can be done."),
+    403: (
+        "forbidden",
+        "This service doesn't do that: it has no token, or serves a bundle, which never changes, or its model may not write.",
+    ),
     404: ("not_found", "There is no such note, or no such path."),
     405: ("method_not_allowed", "The path is there, but not for this method."),
     408: ("too_slow", "The request didn't arrive in time."),
     413: ("too_large", "The request's body is larger than the service reads."),
+    421: ("misdirected", "The service isn't asked under this name (Host)."),
     422: ("invalid", "A field is missing, unknown, of a wrong type or out of range; or the note has nothing to read."),
-    429: ("busy", "Too many notes are waiting to be encoded; try again after Retry-After seconds."),
+    429: ("busy", "Too many notes are waiting for the model; try again after Retry-After seconds."),
     500: ("internal", "A bug of the service; its log has the details."),
     503: ("unavailable", "The service can't do this now: it is starting, stopping, at its limit, or has no model."),
     504: ("timeout", "There was no answer in time."),
@@ -32,20 +36,30 @@ class Refusal(NoterecError):  # noqa: N818  (an answer as much as an error)
         status: of HTTP.
         code: a word for programs.
         retry_seconds: when it is worth another try; None = not said.
+        challenge: how a 401 asks for the token.
     """
 
-    def __init__(self, status: int, message: str, *, code: str | None = None, retry_seconds: int | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        retry_seconds: int | None = None,
+        challenge: Literal["Bearer", "Basic"] = "Bearer",
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code or STATUSES[status][0]
         self.retry_seconds = retry_seconds
+        self.challenge = challenge
 
     @property
     def headers(self) -> dict[str, str]:
         """Of the answer: Retry-After, and how to authenticate."""
         found = {} if self.retry_seconds is None else {"retry-after": str(self.retry_seconds)}
         if self.status == 401:
-            found["www-authenticate"] = 'Bearer realm="noterec"'
+            found["www-authenticate"] = f'{self.challenge} realm="noterec"'
         return found
 
 
@@ -60,5 +74,5 @@ def explained(errors: Iterable[Mapping[str, Any]]) -> str:
     found = []
     for error in list(errors)[:5]:
         place = ".".join(str(part)[:80] for part in error.get("loc", ()))
-        found.append(f"{place}: {error.get('msg', 'invalid')}")
+        found.append(f"{place}: {str(error.get('msg', 'invalid')).removeprefix('Value error, ')}")
     return "; ".join(found) or "the request is not valid"

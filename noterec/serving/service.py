@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from noterec.config import ServeConfig
-from noterec.errors import ArtefactError, InputError, LockedError
+from noterec.errors import InputError, NoterecError
 from noterec.index.search import Index
 from noterec.index.searchable import Floats
 from noterec.notes.note import Note
-from noterec.serving.answers import answered, has_note, known_row, unit
+from noterec.serving.answers import Answer, answered, known_row, unit
 from noterec.serving.attributes import attributes_of, change_table
 from noterec.serving.batching import Batcher
 from noterec.serving.cache import AnswerCache, key_of
-from noterec.serving.fitness import fit_notes
+from noterec.serving.fitness import check_pictures, fit_notes
 from noterec.serving.live import LiveIndex
 from noterec.serving.messages import (
     ChangeResponse,
@@ -93,9 +93,10 @@ class Service:
         self._search = ThreadPoolExecutor(1, thread_name_prefix="noterec-search")
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="noterec-disk")
         self._decoders = ThreadPoolExecutor(config.decoders, thread_name_prefix="noterec-decode")
-        self._cache: AnswerCache[SimilarResponse] = AnswerCache(config.cache_entries)
+        self._cache = AnswerCache(config.cache_bytes)
         self._cached_version = self.index.version
         self._polling: asyncio.Task[None] | None = None
+        self._writing: asyncio.Task[Any] | None = None
 
     @property
     def index(self) -> Index:
@@ -107,7 +108,7 @@ class Service:
         index = self.index
         if len(index):
             first = index.ids[int(index.live.argmax())]
-            answered(index, SimilarRequest(note_id=first), None, Metrics(), hidden=self._live.path)
+            answered(index, SimilarRequest(note_id=first), None, Metrics())
         if self.encoder is not None:
             self.encoder.encode([Note(title="warm")])
 
@@ -148,29 +149,40 @@ class Service:
         """Neighbours of a note of the index, of a note that nobody has seen, or of a vector.
 
         Raises:
+            Refusal: as `answer`.
+        """
+        return SimilarResponse.model_validate_json((await self.answer(request)).json)
+
+    async def answer(self, request: SimilarRequest) -> Answer:
+        """As `similar`, in the form in which answers are sent and kept.
+
+        Raises:
             Refusal: 404 for an unknown note, 422 for what can't be answered, 429 or 503 where the encoder can't.
         """
         if request.k > self.config.max_k:
             raise Refusal(422, f"k={request.k}; this service gives at most {self.config.max_k} neighbours (max_k)")
         index = self.index
-        key = key_of(index.version, {**request.model_dump(mode="json"), "where": request.where or None})
-        self._forget_older(index)
+        vector: Floats | None = None
+        if request.note is not None:
+            self._check([request.note])
+            key = await asyncio.to_thread(key_of, index.version, request)  # of megabytes, where it has pictures
+        else:
+            vector = None if request.vector is None else unit(request.vector, index)  # (D,)
+            key = key_of(index.version, request)
+        self._forget_older()
         kept = self._cache.get(key)
         self.metrics.cache.labels("miss" if kept is None else "hit").inc()
         if kept is not None:
-            return kept
-        vector: Floats | None = None
+            return Answer(kept, kept=True)
         if request.note is not None:
             vector = (await self.encode([request.note]))[0]  # (D,)
-        elif request.vector is not None:
-            vector = unit(request.vector, index)
         answer = await self._in(
-            self._search, lambda: answered(index, request, vector, self.metrics, hidden=self._live.path)
+            self._search, lambda: answered(index, request, vector, self.metrics).model_dump_json().encode()
         )
         if self.index is index:
             self._cache.put(key, answer)
             self.metrics.cache_entries.set(len(self._cache))
-        return answer
+        return Answer(answer, kept=False)
 
     async def embed(self, request: EmbedRequest) -> EmbedResponse:
         """Vectors of notes; Refusal as in `encode`."""
@@ -190,13 +202,8 @@ class Service:
             Refusal: 422 for a note that has nothing to read or a picture that can't be used, 429 where too many are waiting,
                 503 without a model.
         """
-        if self._batcher is None:
-            raise _no_model()
-        if len(contents) > self.config.max_notes:
-            raise Refusal(
-                422, f"{len(contents)} notes; this service encodes at most {self.config.max_notes} (max_notes)"
-            )
         notes = await self._fit(contents)
+        assert self._batcher is not None, "_fit refuses without an encoder"
         try:
             return await self._batcher.encode(notes)
         except InputError as error:
@@ -211,6 +218,27 @@ class Service:
         if self._batcher is None:
             raise _no_model()
         return await self._batcher.run(function)
+
+    async def write(self, steps: Sequence[Callable[[NoteEncoder], Result]]) -> list[Result]:
+        """Have the model write, step by step; what waits to be encoded is encoded between two steps.
+
+        Returns:
+            What each step returned.
+
+        Raises:
+            Refusal: 403 where the model may not write (the setting `writing`), 429 while it writes for somebody else, also for one
+                who has left; 503 without a model.
+        """
+        if not self.config.writing:
+            raise Refusal(403, "the model may not write here (the setting `writing` is off)", code="no_writing")
+        if self._writing is not None and not self._writing.done():
+            raise Refusal(429, "the model is writing about another note; try again in a few seconds", retry_seconds=3)
+
+        async def written() -> list[Result]:
+            return [await self.run(step) for step in steps]
+
+        self._writing = task = asyncio.create_task(written())
+        return await asyncio.shield(task)
 
     async def note(self, note_id: str) -> NoteResponse:
         """What the index keeps of a note; Refusal (404) where it has none of this id."""
@@ -231,14 +259,17 @@ class Service:
         """Encode a note and add it, or put it in the place of the one with its id; on disk and live when this returns.
 
         Raises:
-            Refusal: as `encode`; 422 for attributes that the index doesn't keep; 503 where the index can't be changed now.
+            Refusal: as `encode`; 422 for attributes that the index doesn't keep; 403 for a bundle; 503 where the index can't be
+                changed now.
         """
+        self._check_changeable()
         change_table(self.index, note, None)  # before anything is computed
         vector = (await self.encode([note]))[0]  # (D,)
 
         def change() -> ChangeResponse:
-            found = has_note(self.index, note.note_id)
-            self._changing(lambda: self._live.add(change_table(self.index, note, vector)))
+            found = note.note_id in self.index
+            table = change_table(self.index, note, vector)
+            self._changing(lambda: self._live.add(table))
             return self._changed(note.note_id, "replaced" if found else "added")
 
         return await self._in(self._disk, change)
@@ -249,20 +280,25 @@ class Service:
         One that the index doesn't have is kept out of later builds all the same: its vector may be on the way.
 
         Raises:
-            Refusal: 503 where the index can't be changed now.
+            Refusal: 403 for a bundle; 503 where the index can't be changed now.
         """
+        self._check_changeable()
 
         def change() -> ChangeResponse:
-            found = has_note(self.index, note_id)
+            found = note_id in self.index
             self._changing(lambda: self._live.remove([note_id]))
             return self._changed(note_id, "removed" if found else "kept_out")
 
         return await self._in(self._disk, change)
 
+    def _check_changeable(self) -> None:
+        if self.index.folder == self._live.path:
+            raise Refusal(403, "this service serves one bundle, which never changes; start it with the index's folder")
+
     def _changing(self, function: Callable[[], None]) -> None:
         try:
             function()
-        except (ArtefactError, LockedError, OSError) as error:
+        except (NoterecError, OSError) as error:
             logger.exception("the index can't be changed")
             raise Refusal(503, "the index can't be changed now; the log says why", retry_seconds=5) from error
 
@@ -273,15 +309,25 @@ class Service:
             note_id=note_id, change=change, index_version=index.version, model_version=index.model_version
         )
 
-    def _forget_older(self, index: Index) -> None:
-        if index.version != self._cached_version:
+    def _forget_older(self) -> None:
+        version = self.index.version
+        if version != self._cached_version:
             self._cache.clear()
-            self._cached_version = index.version
+            self._cached_version = version
             self.metrics.cache_entries.set(0)
 
-    async def _fit(self, contents: Sequence[NoteContent]) -> list[Note]:
+    def _check(self, contents: Sequence[NoteContent]) -> None:
+        """Refuse what is known to be refused before anything is computed."""
         if self.encoder is None:
             raise _no_model()
+        if len(contents) > self.config.max_notes:
+            raise Refusal(
+                422, f"{len(contents)} notes; this service encodes at most {self.config.max_notes} (max_notes)"
+            )
+        check_pictures(contents, sees=self._sees, config=self.config)
+
+    async def _fit(self, contents: Sequence[NoteContent]) -> list[Note]:
+        self._check(contents)
         until = time.monotonic() + self.config.request_seconds
         return await self._in(
             self._decoders,

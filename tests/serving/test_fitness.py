@@ -47,6 +47,7 @@ def text64(data: bytes) -> str:
 
 
 def fit(*contents: NoteContent, sees: bool = True) -> Any:
+    fitness.check_pictures(contents, sees=sees, config=CONFIG)
     return fitness.fit_notes(contents, sees=sees, config=CONFIG, metrics=Metrics())
 
 

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlencode
 
 from noterec.serving.explorer.catalogue import Card, Catalogue
 from noterec.serving.explorer.outline import Outline, top_of
 from noterec.serving.explorer.related import Related
-from noterec.serving.explorer.spool import fold
+from noterec.serving.explorer.spool import MAX_CONTENT, MAX_NAME, MAX_TAG, MAX_TAGS, MAX_TITLE, fold
 
 if TYPE_CHECKING:
     from noterec.index.search import Index
 
 PREVIEW = 280  # characters of a text before "more"
 _SHARED = 5  # hashtags named in a reason
-_FIELDS = ("title", "category", "author_id", "language", "created_at", "exposure")
+_FIELDS = (
+    "title",
+    "category",
+    "author_id",
+    "language",
+    "created_at",
+    "exposure",
+)  # that an index may keep, as they are
 
 Kind = Literal["shared", "people", "alone", "category", "author", "new", "fact"]
 
@@ -72,18 +80,26 @@ class Shown:
 
 @dataclasses.dataclass(frozen=True)
 class Shelf:
-    """Where cards are taken from: one index, and what lies beside it."""
+    """Where cards are taken from: one index, and what lies beside it.
+
+    What the index keeps of a note comes before what the dataset says. Notes that were added or replaced since the index was
+    built are as they were posted: the dataset may have an older version, whose words and pictures are not theirs.
+    """
 
     index: Index
     outline: Outline
     catalogue: Catalogue | None
     related: Related | None
 
-    def show(self, note_id: str, row: int | None) -> Shown:
-        """A note as it is shown; `row` is its row in the index, None where it isn't there."""
+    def posted(self, row: int) -> bool:
+        """Whether the note of a row was added, or put in the place of another, since the index was built."""
+        return row >= self.index.info.count
+
+    def show(self, note_id: str, row: int) -> Shown:
+        """A note as it is shown; `row` is its row in the index."""
         card = self._card(note_id, row)
         preview, rest = split_text(card.content or "")
-        new = None if self.outline.new is None or row is None else bool(self.outline.new[row])
+        new = None if self.outline.new is None else bool(self.outline.new[row])
         return Shown(
             card=card,
             preview=preview,
@@ -95,21 +111,28 @@ class Shelf:
             pictures=[picture(note_id, number) for number in range(min(card.images, 6))],
         )
 
-    def neighbour(self, of: Card, note_id: str, row: int | None, rank: int, score: float) -> Shown:
+    def neighbour(self, of: Card, note_id: str, row: int, rank: int, score: float) -> Shown:
         """A neighbour of a note, with its reasons. A note that is being tried has no id."""
         shown = self.show(note_id, row)
         found = reasons(of, shown, self.related if of.note_id else None)
         return dataclasses.replace(shown, rank=rank, score=score, reasons=tuple(found))
 
-    def _card(self, note_id: str, row: int | None) -> Card:
-        card = (self.catalogue.card(note_id) if self.catalogue is not None else None) or Card(note_id)
-        if row is None:
-            return card
-        kept = self.index.attributes.row(row, named=True)
-        missing: dict[str, Any] = {
-            name: kept[name] for name in _FIELDS if getattr(card, name) is None and kept.get(name) is not None
-        }
-        return dataclasses.replace(card, **missing)
+    def _card(self, note_id: str, row: int) -> Card:
+        card = None if self.catalogue is None or self.posted(row) else self.catalogue.card(note_id)
+        return dataclasses.replace(card or Card(note_id), **_kept(self.index.attributes.row(row, named=True)))
+
+
+def _kept(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """What an index keeps of a note as fields of a card, cut as those of the catalogue are."""
+    found: dict[str, Any] = {name: attributes[name] for name in _FIELDS if attributes.get(name) is not None}
+    for name, value in found.items():
+        if isinstance(value, str):
+            found[name] = value[: MAX_TITLE if name == "title" else MAX_NAME]
+    if content := attributes.get("content"):
+        found.update(content=content[:MAX_CONTENT], content_length=len(content))
+    if hashtags := attributes.get("hashtags"):
+        found["hashtags"] = tuple(tag[:MAX_TAG] for tag in hashtags[:MAX_TAGS] if tag)
+    return found
 
 
 def reasons(of: Card, shown: Shown, related: Related | None) -> list[Reason]:

@@ -3,7 +3,7 @@
     catalogue = Catalogue.open("data/mine")
     catalogue.search("cold brew", 8)
 
-The texts lie in a temporary file that is mapped, not read: what a note takes of the memory are the 12 bytes (a hash of its id
+The texts lie in a nameless file that is mapped, not read: what a note takes of the memory are the 12 bytes (a hash of its id
 and its row) by which it is found, whatever its text. Pictures stay where the dataset has them, and are read one at a time.
 """
 
@@ -13,10 +13,8 @@ import dataclasses
 import datetime as dt
 import logging
 import os
-import tempfile
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -30,12 +28,12 @@ from noterec.config import ImagesConfig
 from noterec.errors import InputError
 from noterec.notes.dataset import Dataset
 from noterec.notes.images.source import ImageSource
-from noterec.serving.explorer.spool import fold, sound, write_spool
+from noterec.serving.explorer.spool import fold, sound, spooled
 
 logger = logging.getLogger(__name__)
 
 MAX_QUERY, MAX_WORDS = 200, 8  # of a search
-_MAX_MATCHES = 2000  # that are put in order; what a search beyond them would find is too much to look at anyway
+MAX_MATCHES = 2000  # that are put in order; what a search beyond them would find is too much to look at anyway
 _IMAGE_ROWS = 32  # pictures decoded from Parquet at a time
 _BUFFER_BYTES = 1 << 20  # of a column with pictures: it is streamed, not loaded
 
@@ -69,13 +67,10 @@ class Card:
 class Catalogue:
     """The live notes of a dataset, as they were when it was opened."""
 
-    def __init__(self, dataset: Dataset, source: ImageSource, folder: tempfile.TemporaryDirectory[str]) -> None:
+    def __init__(self, dataset: Dataset, source: ImageSource, batches: list[pa.RecordBatch]) -> None:
         """Use `Catalogue.open`."""
         self.path = dataset.path
-        self._files, self._source, self._folder = dataset.note_files, source, folder
-        mapped = pa.memory_map(str(Path(folder.name) / "notes.arrow"))
-        reader = pa.ipc.open_file(mapped)
-        self._batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+        self._files, self._source, self._batches = dataset.note_files, source, batches
         self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)])  # (batches + 1,)
         hashes = np.concatenate(
             [np.zeros(0, np.uint64), *(pl.Series(b["note_id"]).hash().to_numpy() for b in self._batches)]
@@ -93,7 +88,7 @@ class Catalogue:
         image_root: str | os.PathLike[str] | None = None,
         images: ImagesConfig = ImagesConfig(),
     ) -> Self:
-        """Read a dataset's texts, whatever columns it has, into a mapped file that is removed at the end.
+        """Read a dataset's texts, whatever columns it has, into a mapped file of no name.
 
         Args:
             dataset: the folder, or its URL.
@@ -105,25 +100,18 @@ class Catalogue:
         """
         opened = Dataset(dataset)
         source = ImageSource.below(image_root, images)
-        folder = tempfile.TemporaryDirectory(prefix="noterec-catalogue-")
-        try:
-            with progress.stage("catalogue") as stage:
-                rows = write_spool(opened, Path(folder.name) / "notes.arrow")
-                stage.counts.update(rows_out=rows)
-            return cls(opened, source, folder)
-        except BaseException:
-            folder.cleanup()
-            raise
+        with progress.stage("catalogue") as stage:
+            made = cls(opened, source, spooled(opened))
+            stage.counts.update(rows_out=len(made))
+        return made
 
     def close(self) -> None:
-        """Remove the mapped file. What was already handed out stays."""
-        self._folder.cleanup()
+        """Let go of the file: from now on there are no notes. What was handed out stays."""
+        self._hashes, self._order = self._hashes[:0], self._order[:0]
+        self._batches = []
 
     def __len__(self) -> int:
         return len(self._order)
-
-    def __contains__(self, note_id: str) -> bool:
-        return self._row(note_id) is not None
 
     def card(self, note_id: str) -> Card | None:
         """The card of a note; None where the dataset doesn't have it."""
@@ -147,7 +135,7 @@ class Catalogue:
         words = phrase.split()[:MAX_WORDS]
         matches = [row for row in self._matches(words) if row != exact] if words else []
         keyed = sorted(
-            ((*_closeness(self._value(row, "folded"), phrase), self._value(row, "note_id")), row) for row in matches
+            ((*closeness(self._value(row, "folded"), phrase), self._value(row, "note_id")), row) for row in matches
         )
         found += [row for _, row in keyed[: max(0, limit - len(found))]]
         return [self._card(row) for row in found[:limit]]
@@ -202,12 +190,12 @@ class Catalogue:
             for row in np.flatnonzero(mask):
                 yield int(start + row)
                 count += 1
-                if count >= _MAX_MATCHES:
+                if count >= MAX_MATCHES:
                     return
 
 
-def _closeness(folded: str, phrase: str) -> tuple[int, int]:
-    """How well a note fits a search, the lower the better."""
+def closeness(folded: str, phrase: str) -> tuple[int, int]:
+    """How well a note fits a search, both as `fold` makes them; the lower the better."""
     if folded.startswith(phrase):
         return 0, len(folded)
     return (1 if f" {phrase}" in folded or f"#{phrase}" in folded else 2), len(folded)

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
+import os
+import threading
 from typing import Any
 
+from noterec import storage
+from noterec.errors import ArtefactError, NoterecError
 from noterec.evaluation.modalities import MISSING
 from noterec.evaluation.protocol import MAIN, PAPER, WARM
-from noterec.evaluation.report import Report
+from noterec.evaluation.report import METRICS_FILE, Report, load_report
 from noterec.evaluation.tables import generated_table, number, view_slices_table
+from noterec.serving.refusals import Refusal
+
+logger = logging.getLogger(__name__)
 
 MEANINGS = {
     MAIN: "A note that training never saw asks; every other note is a candidate.",
     WARM: "A note with a history asks; only new notes are candidates.",
     PAPER: "One relevant note for each pair, both unseen; the pool is the new notes.",
+}
+# Of the metrics, by the part of their names before the number of places that count.
+WORDS = {
+    "recall": "of the relevant notes, the share that stands in the first {at} places",
+    "mrr": "mean reciprocal rank: 1 where a relevant note comes first, 1/2 where second, and so on; 0 beyond place {at}",
+    "ndcg": "how much of the best possible order is reached in the first {at} places; an early relevant note counts more",
+    "coverage": "the share of all candidates that stand in the first {at} places for some query; a random list has most of it",
 }
 _PLOTTED = "recall@"
 
@@ -79,6 +94,7 @@ class Figures:
         user_arms: those that aren't baselines.
         directions: the main one first.
         tables: what was measured besides: a title and rows, each a mapping from column to text.
+        words: what the words of the directions' tables mean.
     """
 
     created: str
@@ -87,6 +103,50 @@ class Figures:
     user_arms: list[str]
     directions: list[Direction]
     tables: list[tuple[str, list[dict[str, str]]]]
+    words: dict[str, str]
+
+
+class Figured:
+    """The figures of the report in a folder, laid out once for every time that it is written."""
+
+    def __init__(self, path: str | os.PathLike[str] | None) -> None:
+        """Args: the folder; None = there is no report."""
+        self._path = path
+        self._lock = threading.Lock()
+        self._last: tuple[int, Figures] | None = None
+
+    def now(self) -> Figures | None:
+        """Of the report as it stands on disk now; None where there is none to be shown.
+
+        Raises:
+            Refusal: it has gone, or is damaged; the log says more.
+        """
+        if self._path is None:
+            return None
+        file = storage.local(self._path) / METRICS_FILE
+        with self._lock:
+            try:
+                stamp = file.stat().st_mtime_ns
+                if self._last is None or self._last[0] != stamp:
+                    self._last = stamp, load_figures(self._path)
+                return self._last[1]
+            except (NoterecError, OSError) as error:
+                logger.error("the evaluation can't be shown: %s", error)
+                raise Refusal(503, "the evaluation can't be read now; the service's log says why") from error
+
+
+def load_figures(path: str | os.PathLike[str]) -> Figures:
+    """Lay out the report in a folder.
+
+    Raises:
+        InputError: no report there.
+        ArtefactError: it is damaged or of another format.
+    """
+    report = load_report(path)
+    try:
+        return figures(report)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise ArtefactError(f"{report.path / METRICS_FILE}: incomplete; it was damaged: evaluate again") from error
 
 
 def figures(report: Report) -> Figures:
@@ -96,14 +156,30 @@ def figures(report: Report) -> Figures:
     for name, record in report.modalities.items():
         rows = view_slices_table(record)
         tables.append((f"What {name} loses without text or pictures ({', '.join(MISSING)})", rows))
+    directions = [_direction(report, name) for name in protocol["directions"]]
     return Figures(
         created=str(protocol.get("created", "")),
         dataset=str(protocol.get("dataset", "")).rstrip("/").rsplit("/", 1)[-1],
         notes=int(protocol.get("notes", 0)),
         user_arms=list(protocol["user_arms"]),
-        directions=[_direction(report, name) for name in protocol["directions"]],
+        directions=directions,
         tables=tables,
+        words=_words(directions),
     )
+
+
+def _words(directions: list[Direction]) -> dict[str, str]:
+    """What the words of the directions' tables mean."""
+    found = {"arm": "a way to find neighbours that was measured: a model, or a baseline that it has to beat"}
+    for reference in dict.fromkeys(direction.reference for direction in directions if direction.reference):
+        found[f"against {reference}"] = (
+            "whether an arm's first metric is better or worse on the same queries, beyond what their choice explains"
+        )
+    for column in dict.fromkeys(column for direction in directions for column in direction.columns):
+        name, _, at = column.partition("@")
+        if name in WORDS:
+            found[column] = WORDS[name].format(at=at)
+    return found
 
 
 def _direction(report: Report, name: str) -> Direction:

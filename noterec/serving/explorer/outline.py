@@ -28,7 +28,8 @@ class Outline:
         version: of the index.
         count: live notes.
         columns: attributes beside note_id.
-        new: (N,) bool, which rows are new; None where nothing tells.
+        new: (N,) bool, which live rows are new; None where nothing tells.
+        fresh: how many they are.
         now: when the newest note was created, which is what ages are counted from; None where no note has a time.
         categories: every category, and every path above one, with its notes; the largest first within each parent.
         has_authors: whether a result can be limited by author.
@@ -39,6 +40,7 @@ class Outline:
     count: int
     columns: tuple[str, ...]
     new: NDArray[np.bool_] | None
+    fresh: int
     now: dt.datetime | None
     categories: list[tuple[str, int]]
     tops: list[tuple[str, int]]
@@ -72,7 +74,7 @@ def outline(index: Index) -> Outline:
     live = index.live
     attributes = index.attributes.filter(pl.Series(live))
     try:
-        new: NDArray[np.bool_] | None = np.asarray(index.new(), dtype=bool)
+        new: NDArray[np.bool_] | None = np.asarray(index.new(), dtype=bool) & live
     except InputError:
         new = None
     now = None
@@ -85,7 +87,8 @@ def outline(index: Index) -> Outline:
         categories, tops = _categories(attributes["category"])
     columns = tuple(name for name in attributes.columns if name != "note_id")
     authors = "author_id" in columns and attributes["author_id"].null_count() < attributes.height
-    return Outline(index.version, attributes.height, columns, new, now, categories, tops, authors)
+    fresh = 0 if new is None else int(new.sum())
+    return Outline(index.version, attributes.height, columns, new, fresh, now, categories, tops, authors)
 
 
 def _categories(column: pl.Series) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:

@@ -20,7 +20,7 @@ from noterec.errors import ImageError, InputError, NoterecError
 from noterec.serving.explorer import site
 from noterec.serving.explorer.state import MAX_ID, Choice
 from noterec.serving.explorer.thumbnails import MEDIA_TYPE, SIDES_PX
-from noterec.serving.explorer.views import Views
+from noterec.serving.explorer.views import Context, Views
 from noterec.serving.explorer.writing import MAX_TEXT
 from noterec.serving.messages import NoteContent
 from noterec.serving.refusals import Refusal, body
@@ -54,11 +54,11 @@ def router(service: Service) -> APIRouter:
     async def tried(request: TryRequest) -> Response:
         """The neighbours of a new note, as a part of a page."""
         try:
-            choice = Choice.read(request.choice)
+            choice = views.choice(request.choice)
             note = NoteContent(**{name: getattr(request, name) for name in NoteContent.model_fields})
-            return views.site.page("_found.html", **await views.tried(note, choice))
+            return await _rendered(views, "_found.html", views.tried, note, choice, await views.answer(choice, note))
         except NoterecError as error:
-            return _refused(views, error, "_problem.html")
+            return await _refused(views, error, "_problem.html")
 
     @found.post("/explorer/write", response_model=None)
     async def written(request: NoteContent) -> Response:
@@ -67,9 +67,10 @@ def router(service: Service) -> APIRouter:
             length = len(request.title or "") + len(request.content or "")
             if length > MAX_TEXT:
                 raise InputError(f"the note has {length:,} characters; expected at most {MAX_TEXT:,} to write about")
-            return views.site.page("_written.html", written=await views.write(request))
+            written = await views.write(request)
+            return await _rendered(views, "_written.html", lambda: {"written": written})
         except NoterecError as error:
-            return _refused(views, error, "_problem.html")
+            return await _refused(views, error, "_problem.html")
 
     @found.get("/explorer/suggest", response_model=None)
     def suggest(q: str = "") -> dict[str, Any]:
@@ -87,10 +88,10 @@ def router(service: Service) -> APIRouter:
         note: str, number: int, size: str = "small", if_none_match: Annotated[str | None, Header()] = None
     ) -> Response:
         """A picture of a note, small; where it can't be shown, a drawing that says so."""
-        if size not in SIDES_PX or len(note) > MAX_ID or views.thumbnails is None:
+        if size not in SIDES_PX or len(note) > MAX_ID:
             return _no_picture(views)
         try:
-            made = views.thumbnails.get(note, number, size)
+            made = views.picture(note, number, size)
         except ImageError as error:
             logger.info("picture %d of note %r can't be shown: %s", number, note[:80], error)
             return _no_picture(views, status=200)  # the note is there: nothing to report as an error in the browser
@@ -115,9 +116,9 @@ def _page(views: Views, handler: Callable[[Views, Request, Choice], Awaitable[Re
     @functools.wraps(handler)
     async def answer(request: Request) -> Response:
         try:
-            return await handler(views, request, Choice.read(request.query_params))
+            return await handler(views, request, views.choice(request.query_params))
         except NoterecError as error:
-            return _refused(views, error, "error.html", **views.frame(Choice(), "error"))
+            return await _refused(views, error, "error.html")
 
     # FastAPI reads a handler's parameters from its signature, and must see those of `answer`.
     del answer.__wrapped__
@@ -125,36 +126,55 @@ def _page(views: Views, handler: Callable[[Views, Request, Choice], Awaitable[Re
 
 
 async def _neighbours(views: Views, request: Request, choice: Choice) -> Response:
-    wanted = request.query_params.get("q", "").strip()
-    if wanted:
-        if await run_in_threadpool(views.known, wanted):
-            return RedirectResponse(choice.url(note=wanted), status_code=303, headers=site.HEADERS)
-        return views.site.page("search.html", **await run_in_threadpool(views.searched, wanted, FOUND, choice))
-    if choice.note is None:
-        seed = request.query_params.get("seed", "0")
-        if not seed.isdecimal() or len(seed) > 9:
-            raise InputError(f"seed={seed[:80]}; expected a whole number")
-        return views.site.page("start.html", **await run_in_threadpool(views.start, int(seed), choice))
-    return views.site.page("note.html", **await views.walked(choice.note, choice))
+    if wanted := request.query_params.get("q", "").strip():
+        return await run_in_threadpool(_search, views, wanted, choice)
+    if choice.note is not None:
+        return await _rendered(views, "note.html", views.walked, choice, await views.answer(choice))
+    seed = request.query_params.get("seed", "0")
+    if not seed.isdecimal() or len(seed) > 9:
+        raise InputError(f"seed={seed[:80]}; expected a whole number")
+    return await _rendered(views, "start.html", views.start, int(seed), choice)
+
+
+def _search(views: Views, wanted: str, choice: Choice) -> Response:
+    if views.known(wanted):
+        return RedirectResponse(choice.url(note=wanted), status_code=303, headers=site.HEADERS)
+    return views.site.page("search.html", **views.searched(wanted, FOUND, choice))
 
 
 async def _map(views: Views, request: Request, choice: Choice) -> Response:
-    return views.site.page("map.html", **await views.mapped(choice))
+    answer = None if choice.note is None else await views.answer(choice)
+    return await _rendered(views, "map.html", views.mapped, choice, answer)
 
 
 async def _try(views: Views, request: Request, choice: Choice) -> Response:
-    return views.site.page("try.html", **await run_in_threadpool(views.trying, choice))
+    return await _rendered(views, "try.html", views.trying, choice)
 
 
 async def _evaluation(views: Views, request: Request, choice: Choice) -> Response:
-    return views.site.page("evaluation.html", **await run_in_threadpool(views.evaluation, choice))
+    return await _rendered(views, "evaluation.html", views.evaluation, choice)
 
 
-def _refused(views: Views, error: NoterecError, template: str, **context: Any) -> Response:
-    status = error.status if isinstance(error, Refusal) else 422
-    answer = views.site.page(template, status, problem=body("", str(error))["error"]["message"], **context)
-    if isinstance(error, Refusal):
-        answer.headers.update(error.headers)
+async def _rendered(views: Views, template: str, contents: Callable[..., Context], *given: Any) -> Response:
+    """A page, put together and rendered in a thread: others are answered meanwhile."""
+    return await run_in_threadpool(lambda: views.site.page(template, **contents(*given)))
+
+
+async def _refused(views: Views, error: NoterecError, template: str) -> Response:
+    """What is wrong, counted and said on a page or in a part of one."""
+    if not isinstance(error, InputError | Refusal):
+        logger.error("a page could not be shown: %s", error, exc_info=error)  # it may name paths
+        error = Refusal(503, "the service can't do this now; its log says why")
+    refusal = error if isinstance(error, Refusal) else Refusal(422, str(error))
+    views.service.metrics.refused.labels(refusal.code).inc()
+
+    def page() -> Response:
+        frame = views.frame(views.choice({}), "error") if template == "error.html" else {}
+        problem = body(refusal.code, str(refusal))["error"]["message"]
+        return views.site.page(template, refusal.status, problem=problem, **frame)
+
+    answer = await run_in_threadpool(page)
+    answer.headers.update(refusal.headers)
     return answer
 
 

@@ -1,13 +1,16 @@
-"""The texts of a dataset's notes in one Arrow file, cut to what a person looks at, with where each note stands in the dataset.
+"""The texts of a dataset's notes as one Arrow file, cut to what a person looks at, with where each note stands in the dataset.
 
-The file is mapped into memory: whatever the dataset's size, only what is looked at is ever read.
+The file has no name and is mapped into memory: whatever the dataset's size, only what is looked at is ever read, and nothing
+stays behind, however the process ends.
 """
 
 from __future__ import annotations
 
+import mmap
+import tempfile
 import unicodedata
 from collections.abc import Iterable
-from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import polars as pl
@@ -42,39 +45,37 @@ SPOOL = pa.schema(
 )
 
 
-def write_spool(dataset: Dataset, file: Path) -> int:
-    """Write what cards show of the live notes, in the dataset's order, as an Arrow file of the schema `SPOOL`.
+def spooled(dataset: Dataset) -> list[pa.RecordBatch]:
+    """What cards show of the live notes, in the dataset's order: batches of the schema `SPOOL`, on disk and mapped.
 
-    `folded` is what a search compares; `file` (its number among `note_files`) and `row` say where the note's pictures are.
-
-    Returns:
-        How many notes.
+    `folded` is what a search compares; `file` (its number among `note_files`) and `row` say where the note's pictures are. The
+    disk is given back when the last batch is let go.
 
     Raises:
         InputError: a file is damaged, or its columns don't fit.
     """
+    with tempfile.TemporaryFile() as file:
+        _write(dataset, file)
+        file.flush()
+        reader = pa.ipc.open_file(pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+        return [reader.get_batch(number) for number in range(reader.num_record_batches)]
+
+
+def _write(dataset: Dataset, file: BinaryIO) -> None:
     counts = dataset.image_counts()
-    count = 0
-    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, SPOOL) as writer:
+    with pa.ipc.new_file(file, SPOOL) as writer:
         for number, rows, table in dataset.located_batches(_COLUMNS, batch_rows=_BATCH_ROWS):
             conformed = schema.conform(table, schema.NOTES, name="notes")
             ids = pl.DataFrame({"note_id": pl.Series(conformed["note_id"], dtype=pl.String)})
             images = ids.join(counts, on="note_id", how="left", maintain_order="left")["images"].fill_null(0)
             writer.write_batch(_shown(conformed, images.to_list(), number, rows))
-            count += len(rows)
-    return count
 
 
 def _shown(table: pa.Table, images: Iterable[int], number: int, rows: np.ndarray) -> pa.RecordBatch:
     content = table["content"]
     tags = [[tag[:MAX_TAG] for tag in (tags or [])[:MAX_TAGS] if tag] for tags in table["hashtags"].to_pylist()]
     titles = pc.utf8_slice_codeunits(table["title"], 0, MAX_TITLE)
-    folded = [
-        " ".join([fold((title or "")[:_MAX_FOLDED]), *(f"#{fold(tag.lstrip('#'))}" for tag in some)])[
-            :_MAX_FOLDED
-        ].strip()
-        for title, some in zip(titles.to_pylist(), tags, strict=True)
-    ]
+    words = [folded(title, some) for title, some in zip(titles.to_pylist(), tags, strict=True)]
     columns = {
         "note_id": table["note_id"],
         "title": titles,
@@ -87,11 +88,17 @@ def _shown(table: pa.Table, images: Iterable[int], number: int, rows: np.ndarray
         "images": pa.array(images, pa.int64()),
         "file": pa.array(np.full(len(rows), number, dtype=np.int32)),
         "row": pa.array(rows),
-        "folded": pa.array(folded, pa.string()),
+        "folded": pa.array(words, pa.string()),
     }
     whole = pa.table({name: columns[name] for name in SPOOL.names}).cast(SPOOL).combine_chunks()
     (batch,) = whole.to_batches(max_chunksize=max(1, len(rows)))
     return batch
+
+
+def folded(title: str | None, hashtags: Iterable[str]) -> str:
+    """What a search looks through of a note: its title, then its hashtags."""
+    tags = (f"#{fold(tag.lstrip('#'))}" for tag in hashtags)
+    return " ".join([fold((title or "")[:_MAX_FOLDED]), *tags])[:_MAX_FOLDED].strip()
 
 
 def fold(text: str) -> str:

@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from noterec.errors import InputError
 
 KS = (6, 12, 24, 48, 96)  # neighbours that the page offers; an address may ask for any number up to the last
+USUAL_K = 12
 REPOSTS = 0.97  # cosine from which on the page calls a neighbour a repost of a better one
 MAX_ID = 512  # characters, as in the API
 _SWITCHES = ("author", "reposts")
@@ -27,24 +28,33 @@ class Choice:
         author: at most one note of each author.
         reposts: near-duplicates are collapsed.
         diversity: weight of novelty, 0 to 1.
+        usual: neighbours where an address names no number.
     """
 
     note: str | None = None
-    k: int = 12
+    k: int = USUAL_K
     candidates: str = "all"
     category: str = ""
     author: bool = False
     reposts: bool = False
     diversity: float = 0.0
+    usual: int = USUAL_K
 
     @classmethod
-    def read(cls, given: Mapping[str, Any]) -> Self:
+    def read(cls, given: Mapping[str, Any], most: int = KS[-1]) -> Self:
         """From the parameters of an address, or the fields of a form; others are ignored.
+
+        Args:
+            given: texts by name.
+            most: neighbours that the service gives.
 
         Raises:
             InputError: a value that isn't one.
         """
+        usual = min(USUAL_K, most)
         found: dict[str, Any] = {
+            "k": usual,
+            "usual": usual,
             "note": str(given.get("note") or "") or None,
             "category": str(given.get("category") or ""),
         }
@@ -52,7 +62,7 @@ class Choice:
             if len(found[name] or "") > MAX_ID:
                 raise InputError(f"{name}: has {len(found[name]):,} characters; expected at most {MAX_ID:,}")
         if k := str(given.get("k") or ""):
-            found["k"] = _number(int, k, "k", 1, KS[-1])
+            found["k"] = _number(int, k, "k", 1, min(most, KS[-1]))
         if diversity := str(given.get("diversity") or ""):
             found["diversity"] = _number(float, diversity, "diversity", 0, 1)
         if candidates := given.get("candidates"):
@@ -68,20 +78,16 @@ class Choice:
     def url(self, path: str = "/", **changes: Any) -> str:
         """The address of this choice with some changes; what is as usual is left out."""
         wanted = dataclasses.replace(self, **changes)
-        fields = [
-            (field.name, getattr(wanted, field.name)) for field in dataclasses.fields(wanted) if _said(field, wanted)
-        ]
-        query = urlencode([(name, int(value) if isinstance(value, bool) else value) for name, value in fields])
+        plain = Choice(k=self.usual, usual=self.usual)
+        fields = [(field.name, getattr(wanted, field.name)) for field in dataclasses.fields(wanted)]
+        said = [(name, value) for name, value in fields if value != getattr(plain, name)]
+        query = urlencode([(name, int(value) if isinstance(value, bool) else value) for name, value in said])
         return f"{path}?{query}" if query else path
 
     @property
     def narrowed(self) -> bool:
         """Whether anything but the note is chosen."""
-        return dataclasses.replace(self, note=None) != Choice()
-
-
-def _said(field: dataclasses.Field[Any], choice: Choice) -> bool:
-    return bool(getattr(choice, field.name) != field.default)
+        return dataclasses.replace(self, note=None) != Choice(k=self.usual, usual=self.usual)
 
 
 def _number(kind: type[int] | type[float], text: str, name: str, low: float, high: float) -> float:

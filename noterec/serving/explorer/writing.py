@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import pydantic
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from noterec.model.encoder import NoteEncoder
     from noterec.model.templates import Task
 
+TASKS: tuple[Task, ...] = ("category", "hashtags")
 CATEGORIES, HASHTAGS = 3, 5  # answers that are shown
 MAX_TEXT = 20_000  # characters of a note that is written about; a model reads far fewer
 
@@ -42,34 +45,42 @@ class Written(pydantic.BaseModel):
 
 def able(encoder: NoteEncoder, categories: list[str] | None) -> bool:
     """Whether an encoder can write anything."""
-    return any(not _why_not(encoder, task, categories) for task in ("category", "hashtags"))
+    return any(not _why_not(encoder, task, categories) for task in TASKS)
 
 
-def write(encoder: NoteEncoder, note: Note, categories: list[str] | None, images: ImagesConfig) -> Written:
-    """Write for one note; call it in the thread that owns the encoder.
+def steps(
+    note: Note, categories: list[str] | None, images: ImagesConfig
+) -> list[Callable[[NoteEncoder], list[Answer] | str]]:
+    """What is to be done to write about one note, task by task of `TASKS`: each step returns answers, or why there are none.
 
     Args:
-        encoder: any; one that can't write says why.
         note: with text, and pictures as bytes that were found to be usable.
         categories: the closed set for a model that has none of its own.
         images: what a picture may be.
     """
+    return [functools.partial(_write, note=note, task=task, categories=categories, images=images) for task in TASKS]
+
+
+def joined(parts: Iterable[list[Answer] | str], *, trained: bool) -> Written:
+    """What all `steps` returned."""
+    found = dict(zip(TASKS, parts, strict=True))
+    answers: dict[str, Any] = {task: part for task, part in found.items() if not isinstance(part, str)}
+    refused = {task: part for task, part in found.items() if isinstance(part, str)}
+    return Written(trained=trained, **answers, refused=refused)
+
+
+def _write(
+    encoder: NoteEncoder, *, note: Note, task: Task, categories: list[str] | None, images: ImagesConfig
+) -> list[Answer] | str:
+    if reason := _why_not(encoder, task, categories):
+        return reason
     config = GenerateConfig(n=HASHTAGS, top=CATEGORIES, images=images)
-    found: dict[str, list[Answer]] = {}
-    refused: dict[str, str] = {}
-    tasks: tuple[Task, ...] = ("category", "hashtags")
-    for task in tasks:
-        if reason := _why_not(encoder, task, categories):
-            refused[task] = reason
-            continue
-        try:
-            (answer,) = encoder.generate([note], task, categories=_closed_set(encoder, task, categories), config=config)
-        except NoterecError as error:
-            refused[task] = str(error)
-            continue
-        probabilities = answer.probabilities or (None,) * len(answer.answers)
-        found[task] = [Answer(text=text, probability=p) for text, p in zip(answer.answers, probabilities, strict=True)]
-    return Written(trained=bool(encoder.categories), **found, refused=refused)
+    try:
+        (answer,) = encoder.generate([note], task, categories=_closed_set(encoder, task, categories), config=config)
+    except NoterecError as error:
+        return str(error)
+    probabilities = answer.probabilities or (None,) * len(answer.answers)
+    return [Answer(text=text, probability=p) for text, p in zip(answer.answers, probabilities, strict=True)]
 
 
 def _closed_set(encoder: NoteEncoder, task: str, categories: list[str] | None) -> Any:

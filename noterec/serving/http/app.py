@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Collection
 from importlib.metadata import version
 
 from fastapi import FastAPI, Request
@@ -12,22 +13,26 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from noterec.errors import NoterecError
 from noterec.serving import explorer
 from noterec.serving.http import reference, routes
 from noterec.serving.http.limits import Guard
 from noterec.serving.refusals import STATUSES, Refusal, body, explained
 from noterec.serving.service import Service
 
+logger = logging.getLogger(__name__)
+
 DESCRIPTION = """Neighbours of notes, for notes that nobody has engaged with yet.
 
 Every error is `{"error": {"code", "message"}}`. An answer names the versions of the index and of the model that it came from."""
 
 
-def create_app(service: Service) -> FastAPI:
+def create_app(service: Service, *, hosts: Collection[str] | None = None) -> FastAPI:
     """The application of a service; its lifespan starts and stops the service.
 
     Args:
         service: an open one.
+        hosts: names by which it may be asked, beside localhost and addresses; None = any.
     """
 
     @contextlib.asynccontextmanager
@@ -49,9 +54,10 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     app.add_exception_handler(Refusal, _refused)
+    app.add_exception_handler(NoterecError, _unable)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_middleware(Guard, service=service)
+    app.add_middleware(Guard, service=service, hosts=hosts)
     app.state.paths = []
     for router in (routes.router(service), reference.router(app), explorer.router(service)):
         app.state.paths += router.routes
@@ -63,6 +69,12 @@ async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
     request.app.state.service.metrics.refused.labels(error.code).inc()
     return JSONResponse(body(error.code, str(error)), status_code=error.status, headers=error.headers)
+
+
+async def _unable(request: Request, error: Exception) -> Response:
+    """Something that whoever runs the service can mend: its message is for the log, as it may name paths."""
+    logger.error("a request could not be answered: %s", error, exc_info=error)
+    return await _refused(request, Refusal(503, "the service can't do this now; its log says why", retry_seconds=5))
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
@@ -87,4 +99,4 @@ def _methods(request: Request) -> set[str]:
     for route in request.app.state.paths:
         if route.matches(request.scope)[0] is not Match.NONE:
             found |= getattr(route, "methods", None) or set()
-    return found
+    return found | ({"HEAD"} if "GET" in found else set())

@@ -7,10 +7,14 @@ answer is counted and carries the same headers.
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 import hmac
+import ipaddress
 import json
 import logging
 import time
+from collections.abc import Collection
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,14 +27,14 @@ from noterec.serving.service import Service
 logger = logging.getLogger(__name__)
 
 UNGUARDED = ("/healthz", "/readyz", "/metrics")  # asked by machines that look after this one, also when it is full
+PAGES = ("/", "/map", "/try", "/evaluation", "/docs", "/docs.css", "/openapi.json")  # and all below /explorer/
 LINGER_SECONDS = 1.0
-MOST_PARTS = 3_000_000  # commas, colons and opening brackets: a body of nothing else takes 30 times its size, parsed
+# Commas, colons and opening brackets: a body of nothing else takes 30 times its size, parsed, and holds up all others meanwhile.
+MOST_PARTS = 100_000
 HEADERS = (
-    # A picture that a person tries in the page is shown from memory (blob:, data:); everything else comes from here.
     (
         b"content-security-policy",
-        b"default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; form-action 'self'; "
-        b"frame-ancestors 'none'",
+        b"default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     ),
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -42,11 +46,12 @@ NO_ROUTE = "(none)"  # in the metrics: refused before a route was found, or no s
 
 
 class Guard:
-    """Token, body size, slow bodies, time limit, requests at a time; security headers; metrics by route and status."""
+    """Host, token, body size, slow bodies, time limit, requests at a time; security headers; metrics by route and status."""
 
-    def __init__(self, app: ASGIApp, service: Service) -> None:
-        """Stand before an application."""
+    def __init__(self, app: ASGIApp, service: Service, hosts: Collection[str] | None = None) -> None:
+        """Stand before an application; `hosts` as in `create_app`."""
         self._app = app
+        self._hosts = None if hosts is None else {"localhost", *(host.lower() for host in hosts)}
         self._service = service
         self._config: ServeConfig = service.config
         self._metrics: Metrics = service.metrics
@@ -60,6 +65,8 @@ class Guard:
             return
         start = time.perf_counter()
         answer = _Answer(scope, send)
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}  # the same answer, of which the body isn't sent
         guarded = scope["path"] not in UNGUARDED
         self._metrics.in_flight.inc()
         try:
@@ -79,11 +86,14 @@ class Guard:
             self._held -= answer.held
             self._metrics.in_flight.dec()
             # 499: the client left before there was an answer.
-            self._metrics.requests.labels(_method(scope), _route(scope), str(answer.status or 499)).observe(
+            self._metrics.requests.labels(answer.method, _route(scope), str(answer.status or 499)).observe(
                 time.perf_counter() - start
             )
 
     async def _answered(self, scope: Scope, receive: Receive, answer: _Answer, guarded: bool) -> None:
+        self._check_host(scope)
+        if "\n" in scope["path"]:  # a route's pattern also fits a path with a line break behind it
+            raise Refusal(400, "the path has a line break; an id that has one can be used on the command line only")
         if guarded:
             self._check_token(scope)
         data = await self._body(scope, receive, answer)
@@ -104,6 +114,21 @@ class Guard:
         finally:
             self._active -= guarded
 
+    def _check_host(self, scope: Scope) -> None:
+        """Refuse names that aren't this service's: a page from elsewhere could have its own name lead here, and read the answers
+        as if they were its site's. An address can't be made to lead elsewhere."""
+        if self._hosts is None:
+            return
+        for name, value in scope["headers"]:
+            if (
+                name == b"host"
+                and (host := _host(value.decode("latin-1"))) not in self._hosts
+                and not _is_address(host)
+            ):
+                raise Refusal(
+                    421, "the service isn't asked under this name; if it should be, add it to the setting `hosts`"
+                )
+
     def _check_token(self, scope: Scope) -> None:
         if not self._needs_token(scope):
             return
@@ -112,14 +137,22 @@ class Guard:
             raise Refusal(403, "the index can't be changed over HTTP: this service was started without a token")
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         scheme, _, found = (given[0] if len(given) == 1 else b"").partition(b" ")
+        page = scope["path"] in PAGES or scope["path"].startswith("/explorer/")
+        if page and scheme.lower() == b"basic":
+            # Browsers know no other way. They also send it unasked, for pages from elsewhere, so it is good for no change.
+            scheme, found = b"bearer", _password(found)
         if scheme.lower() != b"bearer" or not hmac.compare_digest(found.strip(), token.encode()):
-            raise Refusal(401, "expected the header `Authorization: Bearer TOKEN` with this service's token")
+            raise Refusal(
+                401,
+                "expected the header `Authorization: Bearer TOKEN` with this service's token"
+                + (", or the token as the password" if page else ""),
+                challenge="Basic" if page else "Bearer",
+            )
 
     def _needs_token(self, scope: Scope) -> bool:
         if self._config.protect == "all":
             return True
-        path, method = str(scope["path"]), str(scope["method"])
-        return (method == "POST" and path == "/v1/notes") or (method == "DELETE" and path.startswith("/v1/notes/"))
+        return scope["method"] in ("POST", "DELETE") and str(scope["path"]).startswith("/v1/notes")
 
     async def _body(self, scope: Scope, receive: Receive, answer: _Answer) -> bytes | None:
         """The whole body, None where the client leaves; what is announced or turns out as too large is not read on."""
@@ -162,11 +195,13 @@ class _Answer:
     """One answer on its way: what status it has, and the headers that all have.
 
     Attributes:
+        method: of the request, as a label.
         status: None until it has begun.
         held: bytes of the request's body that are in memory.
     """
 
     def __init__(self, scope: Scope, send: Send) -> None:
+        self.method = _method(scope)
         self.status: int | None = None
         self.held = 0
         self._scope, self._send = scope, send
@@ -180,6 +215,8 @@ class _Answer:
             if b"cache-control" not in present and self._scope["path"].startswith("/v1/"):
                 added.append((b"cache-control", b"no-store"))
             message = {**message, "headers": [*message.get("headers", ()), *added]}
+        elif self.method == "HEAD" and message["type"] == "http.response.body":
+            message = {**message, "body": b""}
         await self._send(message)
 
     async def refuse(self, refusal: Refusal, receive: Receive) -> None:
@@ -187,7 +224,7 @@ class _Answer:
         moment to stop sending: to close while it sends would lose the answer."""
         data = json.dumps(body(refusal.code, str(refusal))).encode()
         headers = {"content-type": "application/json", "content-length": str(len(data)), **refusal.headers}
-        unread = refusal.status in (401, 403, 408, 413, 503) and _has_body(self._scope)
+        unread = refusal.status in (400, 401, 403, 408, 413, 421, 503) and _has_body(self._scope)
         if unread:
             headers["connection"] = "close"
         encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
@@ -209,6 +246,30 @@ async def _linger(receive: Receive) -> None:
                     return
     except TimeoutError:
         return
+
+
+def _host(value: str) -> str:
+    """The name or address of a Host header, without its port."""
+    host = value.strip().lower()
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0].removesuffix(".")
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _password(found: bytes) -> bytes:
+    """The password of Basic authorisation; empty where it is none."""
+    try:
+        return base64.b64decode(found.strip(), validate=True).partition(b":")[2]
+    except binascii.Error:
+        return b""
 
 
 def _has_body(scope: Scope) -> bool:

@@ -18,7 +18,7 @@ from noterec.serving.refusals import STATUSES, body
 
 
 class TimedProtocol(H11Protocol):
-    """Closes connections whose headers don't arrive in time, and those beyond the limit; says so in JSON.
+    """Closes connections whose headers don't arrive in time, saying so in JSON, and those beyond the limit, saying nothing.
 
     Subclasses, from `timed`, set the limits.
     """

@@ -14,8 +14,10 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 h2 { margin-top: 2.5rem; border-top: 1px solid color-mix(in srgb, currentColor 25%, transparent); padding-top: 1.5rem; }
 h2 code { font-size: 1.1rem; }
-table { border-collapse: collapse; width: 100%; }
+h2, td { overflow-wrap: anywhere; }
+table { border-collapse: collapse; table-layout: fixed; width: 100%; }
 td, th { text-align: left; vertical-align: top; padding: .25rem .75rem .25rem 0; }
+th:first-child { width: 30%; }
 pre { overflow-x: auto; padding: .75rem; background: color-mix(in srgb, currentColor 8%, transparent); border-radius: .4rem; }
 """
 
@@ -39,7 +41,8 @@ def page(api: dict[str, Any]) -> str:
     """An OpenAPI description as HTML: every operation with its parameters, body, answers and examples."""
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>",
-        f"<title>{escape(api['info']['title'])} API</title><link rel=stylesheet href=/docs.css>",
+        f"<title>{escape(api['info']['title'])} API</title><link rel=stylesheet href=/docs.css>"
+        "<link rel=icon href=/explorer/static/icon.svg>",
         f"<main><h1>{escape(api['info']['title'])} API {escape(api['info']['version'])}</h1>",
         *(f"<p>{escape(text)}</p>" for text in api["info"].get("description", "").split("\n\n")),
         "<p>For programs: <a href=/openapi.json>openapi.json</a></p>",
@@ -85,14 +88,15 @@ def _type(schema: dict[str, Any], api: dict[str, Any]) -> str:
     """A schema's type in a few words."""
     if "$ref" in schema:
         return str(schema["$ref"]).rsplit("/", 1)[-1]
-    if "anyOf" in schema:
-        kinds = dict.fromkeys(_type(part, api) for part in schema["anyOf"])
+    choices = schema.get("anyOf") or schema.get("oneOf")
+    if choices:
+        kinds = dict.fromkeys(_type(part, api) for part in choices)
         return " or ".join(kind for kind in kinds if kind != "null")
     if "enum" in schema:
         return " or ".join(map(str, schema["enum"]))
     if schema.get("type") == "array":
         return f"list of {_type(schema.get('items', {}), api)}"
-    low, high = schema.get("minimum"), schema.get("maximum")
+    low, high = schema.get("minimum", schema.get("exclusiveMinimum")), schema.get("maximum")
     bounds = f" {low:g} to {high:g}" if low is not None and high is not None and abs(high) < 1e9 else ""
     return str(schema.get("type", "anything")) + bounds
 

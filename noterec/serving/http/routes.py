@@ -25,7 +25,7 @@ from noterec.serving.messages import (
 from noterec.serving.refusals import STATUSES, body
 from noterec.serving.service import Service
 
-ALWAYS = (400, 408, 413, 422, 500, 503, 504)
+ALWAYS = (400, 408, 413, 421, 422, 500, 503, 504)
 NoteId = Annotated[
     str, Path(min_length=1, max_length=MAX_ID, description="may hold slashes and anything else, percent-encoded")
 ]
@@ -53,15 +53,30 @@ def router(service: Service) -> APIRouter:
     token = [Security(bearer)]
     maybe = token if service.config.protect == "all" else []
 
-    @routes.get("/v1/similar", tags=["neighbours"], responses=refusals(*always, 404), dependencies=maybe)
-    async def similar_by_id(question: Annotated[SimilarQuery, Query()]) -> SimilarResponse:
-        """Neighbours of a note of the index."""
-        return await service.similar(SimilarRequest(**question.model_dump()))
+    async def answer(question: SimilarRequest) -> Response:
+        return Response((await service.answer(question)).json, media_type="application/json")
 
-    @routes.post("/v1/similar", tags=["neighbours"], responses=refusals(*always, 404, 429), dependencies=maybe)
-    async def similar(question: SimilarRequest) -> SimilarResponse:
+    @routes.get(
+        "/v1/similar",
+        tags=["neighbours"],
+        response_model=SimilarResponse,
+        responses=refusals(*always, 404),
+        dependencies=maybe,
+    )
+    async def similar_by_id(question: Annotated[SimilarQuery, Query()]) -> Response:
+        """Neighbours of a note of the index."""
+        return await answer(SimilarRequest(**question.model_dump()))
+
+    @routes.post(
+        "/v1/similar",
+        tags=["neighbours"],
+        response_model=SimilarResponse,
+        responses=refusals(*always, 404, 429),
+        dependencies=maybe,
+    )
+    async def similar(question: SimilarRequest) -> Response:
         """Neighbours of a note of the index, of a note that nobody has seen yet, or of a vector."""
-        return await service.similar(question)
+        return await answer(question)
 
     @routes.post("/v1/embed", tags=["neighbours"], responses=refusals(*always, 429), dependencies=maybe)
     async def embed(question: EmbedRequest) -> EmbedResponse:
@@ -79,7 +94,7 @@ def router(service: Service) -> APIRouter:
         return await service.add(note)
 
     @routes.delete(
-        "/v1/notes/{note_id:path}", tags=["notes"], responses=refusals(*always, 401, 403, 404), dependencies=token
+        "/v1/notes/{note_id:path}", tags=["notes"], responses=refusals(*always, 401, 403), dependencies=token
     )
     async def remove(note_id: NoteId) -> ChangeResponse:
         """Remove a note from the index for good; an id that it doesn't have is kept out of later builds.
@@ -88,7 +103,7 @@ def router(service: Service) -> APIRouter:
         """
         return await service.remove(note_id)
 
-    watched = refusals(400, 408, 413, 500, 504)
+    watched = refusals(400, 408, 413, 421, 500, 504)
 
     @routes.get("/healthz", tags=["operation"], responses=watched)
     async def health() -> Health:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import ipaddress
 import logging
 import os
 import signal
 import socket
 import stat
+import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from types import FrameType
 
 import uvicorn
@@ -76,7 +79,7 @@ def serve(
     """
     if config.protect == "all" and token is None:
         raise ConfigError(f"protect=all needs a token; set {TOKEN_VARIABLE} or give --token-file")
-    with _listening(host, port) as listener:
+    with _ended_by_sigterm(), _listening(host, port) as listener:
         service = open_service(
             index,
             model=model,
@@ -88,7 +91,11 @@ def serve(
             config=config,
         )
         url = _url(listener)
-        server = Server(service, on_listening=None if on_ready is None else lambda: on_ready(url, service))
+        server = Server(
+            service,
+            hosts=_hosts(host, listener, config),
+            on_listening=None if on_ready is None else lambda: on_ready(url, service),
+        )
         start = time.monotonic()
         try:
             server.run(sockets=[listener])
@@ -130,12 +137,18 @@ class Server(uvicorn.Server):
     """uvicorn with a way out: told to stop it says so in /readyz, goes on for `drain_seconds`, and then ends by itself rather than
     by the signal, so that the exit code is 0."""
 
-    def __init__(self, service: Service, *, on_listening: Callable[[], None] | None = None) -> None:
-        """A server of one service, not yet running."""
+    def __init__(
+        self,
+        service: Service,
+        *,
+        hosts: Collection[str] | None = None,
+        on_listening: Callable[[], None] | None = None,
+    ) -> None:
+        """A server of one service, not yet running; `hosts` as in `create_app`."""
         config = service.config
         super().__init__(
             uvicorn.Config(
-                create_app(service),
+                create_app(service, hosts=hosts),
                 http=timed(config),
                 ws="none",
                 lifespan="on",
@@ -212,6 +225,25 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
                 "--port, or stop what uses this one"
             ) from error
         yield listener
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends the process in order, temporary files and all, also while it loads; once it serves, the server sees to it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _hosts(host: str, listener: socket.socket, config: ServeConfig) -> Collection[str] | None:
+    """Names by which the service may be asked; None = any: who listens to other machines is asked by names it doesn't know."""
+    alone = ipaddress.ip_address(listener.getsockname()[0]).is_loopback
+    return {host, *config.hosts} if alone or config.hosts else None
 
 
 def _url(listener: socket.socket) -> str:

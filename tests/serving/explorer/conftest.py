@@ -126,10 +126,8 @@ def world(tmp_path_factory: pytest.TempPathFactory, encoder: NoteEncoder) -> Pat
 
 
 @pytest.fixture(scope="session")
-def catalogue(world: Path) -> Iterator[Catalogue]:
-    opened = Catalogue.open(world / "data")
-    yield opened
-    opened.close()
+def catalogue(world: Path) -> Catalogue:
+    return Catalogue.open(world / "data")
 
 
 @pytest.fixture(scope="session")
@@ -189,12 +187,11 @@ def explore(
     """Make clients of explorers over the world; `bare` has nothing but the index."""
     clients: list[TestClient] = []
 
-    def start(index: Path | None = None, *, bare: bool = False, **given: Any) -> TestClient:
-        beside = (
-            dict(catalogue=None, related=None, report=None)
-            if bare
-            else dict(catalogue=catalogue, related=related, report=report)
-        )
+    def start(
+        index: Path | None = None, *, bare: bool = False, beside: dict[str, Any] | None = None, **given: Any
+    ) -> TestClient:
+        usual = dict(catalogue=catalogue, related=related, report=report)
+        beside = dict.fromkeys(usual) if bare else {**usual, **(beside or {})}
         if bare:
             given.setdefault("see", None)
         service = open_service(index or world / "index", **given)
@@ -205,4 +202,5 @@ def explore(
 
     yield start
     for client in clients:
+        client.app.state.service.catalogue = None  # type: ignore[attr-defined]  # it is shared: not to be closed with this service
         client.__exit__(None, None, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,6 @@ def test_a_card_says_what_the_note_says(tmp_path: Path) -> None:
     assert catalogue.card("c") is None
     assert catalogue.card("") is None
     assert len(catalogue) == 2
-    assert "a" in catalogue and "c" not in catalogue
 
 
 def test_missing_columns_are_unknown(tmp_path: Path) -> None:
@@ -175,10 +175,31 @@ def test_what_a_note_takes_of_the_memory(tmp_path: Path) -> None:
     notes = [{"note_id": f"n{i}", "content": "x" * 1000} for i in range(500)]
     catalogue = Catalogue.open(write(tmp_path / "d", notes))
     assert catalogue._hashes.nbytes + catalogue._order.nbytes == 12 * 500
-    folder = Path(catalogue._folder.name)
-    assert folder.is_dir()
+
+
+def test_no_file_stays_behind_whatever_ends_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write(tmp_path / "d", [{"note_id": "a", "title": "one"}], [{"note_id": "b", "title": "two"}])
+    spool = tmp_path / "tmp"
+    spool.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(spool))
+    seen: list[list[Path]] = []
+    original = module.Dataset.located_batches
+
+    def watched(self: Any, *given: Any, **options: Any) -> Iterator[Any]:
+        for batch in original(self, *given, **options):
+            seen.append(list(spool.iterdir()))  # while it is written
+            yield batch
+
+    monkeypatch.setattr(module.Dataset, "located_batches", watched)
+    catalogue = Catalogue.open(folder)
+    assert seen == [[], []] and list(spool.iterdir()) == []
+    assert [catalogue.card(i) for i in "ab"] == [Card("a", "one"), Card("b", "two")]
+    descriptors = Path("/proc/self/fd")
+    if descriptors.is_dir():
+        mine = f"{spool}/"
+        assert sum(str(link.readlink()).startswith(mine) for link in descriptors.iterdir() if link.is_symlink()) == 1
     catalogue.close()
-    assert not folder.exists()
+    assert catalogue.card("a") is None and catalogue.search("one") == [] and len(catalogue) == 0
 
 
 def test_pictures_that_can_t_be_given(tmp_path: Path) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import io
 import json
 import re
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,9 +21,17 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from noterec import storage
+from noterec.errors import InputError
 from noterec.index.search import Index
+from noterec.model.encoder import NoteEncoder
 from noterec.model.generation.writer import Generation
 from noterec.serving.explorer import writing
+from noterec.serving.explorer.atlas import Atlases
+from noterec.serving.explorer.figures import WORDS
+from noterec.serving.explorer.outline import Outlines
+from noterec.serving.explorer.site import Site
+from noterec.serving.explorer.views import Views
+from noterec.serving.loading import open_service
 from tests.serving.conftest import AUTHORISED
 from tests.serving.explorer.conftest import HOSTILE
 
@@ -192,7 +204,7 @@ def test_a_note_that_isn_t_there(explore: Explore, own_index: Path) -> None:
     read = page(client, status=404, note="n0x")
     assert "the index has no note 'n0x'" in read.text
     assert client.delete("/v1/notes/n05", headers=AUTHORISED).status_code == 200
-    assert "the dataset has note 'n05' and the index doesn't" in page(client, status=404, note="n05").text
+    assert "no note 'n05': it was removed, or is not indexed yet" in page(client, status=404, note="n05").text
     assert "n05" not in [note["note_id"] for note in client.get("/explorer/suggest?q=number 5").json()["notes"]]
     assert "n05" not in json.loads(client.get("/explorer/points").content)["id"]
     assert "Notes 45" in page(client).text
@@ -289,11 +301,184 @@ def test_the_evaluation(explore: Explore, report: Path, tmp_path: Path) -> None:
     assert not read.all("i")
     lanes = [a.get("aria-label") or "" for a in read.all("svg") if a.get("class") == "lane"]
     assert "recall@10 0.4000, 95 % interval 0.3500 to 0.4500; recall@50 0.7000" in " ".join(lanes)
-    own = tmp_path / "report"
+    titles = {a["title"] for a in read.all("abbr")}
+    for title in titles:
+        assert title in read.text  # for those who can't point at a word, too
+    for start in (
+        "a way to find neighbours",
+        "whether an arm's",
+        "of the relevant notes",
+        "the share of all candidates",
+    ):
+        assert [title for title in titles if str(title).startswith(start)]
+    assert WORDS["coverage"].format(at=10) in titles and WORDS["mrr"].format(at=10) not in titles
+
+
+def test_a_report_that_can_t_be_read_is_refused_at_the_start_and_hides_its_path_later(
+    explore: Explore, world: Path, report: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = tmp_path / "a-secret-place"
+    with pytest.raises(InputError, match=r"a-secret-place.*no metrics\.json"):
+        open_service(world / "index", report=own)
     storage.write_json(own / "metrics.json", storage.read_json(report / "metrics.json"))
-    client.app.state.service.report = own  # type: ignore[attr-defined]
-    (own / "metrics.json").unlink()
-    assert "no metrics.json there" in page(client, "/evaluation", status=422).text
+    open_service(world / "index", report=own).close()
+    client = explore(beside={"report": own})
+    assert "1,234 notes" in page(client, "/evaluation").text
+    broken = storage.read_json(report / "metrics.json")
+    broken["arms"]["bm25"] = 7
+    for damage in (lambda: storage.write_json(own / "metrics.json", broken), (own / "metrics.json").unlink):
+        damage()
+        said = page(client, "/evaluation", status=503).text
+        assert "the evaluation can't be read now" in said and "a-secret-place" not in said
+        assert "a-secret-place" in caplog.text
+        caplog.clear()
+    assert "A coffee day" in page(client, note="n00").text
+
+
+def test_a_note_that_was_replaced_is_shown_as_it_was_posted(explore: Explore, own_index: Path) -> None:
+    client = explore(own_index)
+    assert "All about baking" in page(client, note="n01").text
+    assert client.get("/explorer/picture?note=n01&number=0").status_code == 200
+    posted = {"note_id": "n01", "title": "Quite " + 600 * "another", "attributes": {"category": "Music/Jazz"}}
+    assert client.post("/v1/notes", json=posted, headers=AUTHORISED).json()["change"] == "replaced"
+    read = page(client, note="n01")
+    assert "Quite another" in read.text and "Music/Jazz" in read.text
+    assert str(posted["title"]) not in read.text  # a title may be as long as its author likes
+    for old in ("A baking day, number 1", "All about baking", "Food/Baking"):
+        assert old not in page(client, note="n01", category="Nowhere").text.split("Choose neighbours")[0]
+    assert not [a for a in read.all("img") if "note=n01&" in (a.get("src") or "")]
+    assert client.get("/explorer/picture?note=n01&number=0").status_code == 404
+    assert "Quite another" in page(client, note="n05", k=96).text  # as a neighbour, too
+
+
+def test_notes_that_were_posted_are_found_by_what_they_say_now(explore: Explore, own_index: Path) -> None:
+    client = explore(own_index)
+
+    def found(text: str) -> list[str]:
+        return [n["note_id"] for n in client.get("/explorer/suggest", params={"q": text}).json()["notes"]]
+
+    for note_id, title in (("n01", "Saxophone at NOON"), ("p1", "Ｓaxophone"), ("p2", "A climbing saxophone, 11")):
+        assert (
+            client.post("/v1/notes", json={"note_id": note_id, "title": title}, headers=AUTHORISED).status_code == 200
+        )
+    assert found("SAXOPHONE") == ["p1", "n01", "p2"]  # the closest first
+    assert found("climbing 11") == ["p2", "n11"]
+    assert found("p2") == ["p2"]
+    assert found("baking number 1") == ["n13", "n17", "n21"]  # not by the title that n01 had
+    assert client.delete("/v1/notes/p1", headers=AUTHORISED).status_code == 200
+    assert found("saxophone") == ["n01", "p2"]
+
+
+def test_a_note_that_was_taken_down_is_nowhere(explore: Explore, own_index: Path) -> None:
+    client = explore(own_index)
+    picture = "/explorer/picture?note=n01&number=0&size=large"
+    answer = client.get(picture)
+    assert answer.status_code == 200
+    assert client.delete("/v1/notes/n01", headers=AUTHORISED).status_code == 200
+    assert client.get(picture).status_code == 404
+    assert client.get(picture, headers={"if-none-match": answer.headers["etag"]}).status_code == 404
+    for text in ("n01", "baking number 1"):
+        assert "n01" not in [n["note_id"] for n in client.get("/explorer/suggest", params={"q": text}).json()["notes"]]
+    said = page(client, status=404, note="n01").text
+    assert "dataset" not in said and "embed" not in said
+
+
+def test_a_neighbour_that_goes_while_the_page_is_made_is_left_out(
+    explore: Explore, own_index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = explore(own_index)
+    service = client.app.state.service  # type: ignore[attr-defined]
+    original = type(service).answer
+    gone: list[str] = []
+
+    async def then_removed(self: Any, request: Any) -> Any:
+        answer = await original(self, request)
+        self._live.remove(gone)
+        return answer
+
+    monkeypatch.setattr(type(service), "answer", then_removed)
+    first, *others = [
+        item["note_id"] for item in client.post("/v1/similar", json={"note_id": "n00"}).json()["neighbours"]
+    ]
+    gone.append(first)
+    shown = re.findall(r"/\?note=(n\d\d)'", str(links(page(client, note="n00"))))
+    assert shown[: len(others)] == others
+    gone.append("n04")
+    page(client, status=404, note="n04")
+
+
+@pytest.mark.parametrize("most", [1, 10])
+def test_a_service_of_few_neighbours(explore: Explore, most: int) -> None:
+    client = explore(max_k=most)
+    read = page(client, note="n00")
+    assert len(links(read)) == most
+    offered = [a["value"] for a in read.all("option") if str(a["value"]).isdecimal()]
+    assert offered == {1: ["1"], 10: ["6", "10"]}[most]
+    assert all(link.startswith("/?note=") and "k=" not in link for link in links(read))
+    assert "reset" not in [a.get("class") for a in read.all("a")]
+    assert len(links(Page(client.post("/explorer/try", json={"title": "a"}).text))) == most
+    assert f"from 1 to {most}" in page(client, note="n00", k=12, status=422).text
+    page(client, "/map", note="n00")
+
+
+def test_an_answer_from_the_cache_is_called_one(explore: Explore) -> None:
+    client = explore()
+    first, again = (page(client, note="n00", k=7).text for _ in range(2))
+    assert re.search(r"7 neighbours [\d.]+ ms", first) and "7 neighbours from the cache" in again
+
+
+def test_what_is_refused_is_counted(explore: Explore) -> None:
+    client = explore(bare=True)
+    for path, code in (("/?note=nobody", "unknown_note"), ("/?k=x", "invalid"), ("/map?diversity=7", "invalid")):
+        before = counted(client, code)
+        client.get(path)
+        assert counted(client, code) == before + 1
+    client.post("/explorer/try", json={"title": "a"})
+    assert counted(client, "no_model") == 1
+
+
+def counted(client: TestClient, code: str) -> float:
+    found = re.search(rf'noterec_refused_total{{code="{code}"}} ([\d.]+)', client.get("/metrics").text)
+    return float(found[1]) if found else 0.0
+
+
+def test_pages_are_made_beside_the_event_loop(explore: Explore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever takes time on a page: its rendering, the index's outline, the map, and what is said of the model."""
+    wrong: list[str] = []
+
+    def apart(kind: type, name: str) -> None:
+        original = getattr(kind, name)
+
+        def watched(*given: Any, **options: Any) -> Any:
+            try:
+                asyncio.get_running_loop()
+                wrong.append(name)
+            except RuntimeError:
+                pass
+            return original(*given, **options)
+
+        monkeypatch.setattr(kind, name, watched)
+
+    for kind, name in ((Site, "page"), (Outlines, "of"), (Atlases, "of"), (Views, "frame"), (Views, "_categories")):
+        apart(kind, name)
+    client = explore()
+    for path in (
+        "/",
+        "/?note=n00",
+        "/?q=coffee",
+        "/?q=n01",
+        "/map",
+        "/map?note=n00",
+        "/try",
+        "/evaluation",
+        "/?k=x",
+        "/?note=x",
+    ):
+        client.get(path)
+    for body in ({"title": "a"}, {"title": " "}):
+        client.post("/explorer/try", json=body)
+        client.post("/explorer/write", json=body)
+    assert wrong == []
 
 
 def test_a_new_note(explore: Explore) -> None:
@@ -336,8 +521,6 @@ def test_bodies_that_are_no_note(explore: Explore, path: str) -> None:
 
 
 def test_writing_in_the_model_s_thread(explore: Explore, monkeypatch: pytest.MonkeyPatch) -> None:
-    import threading
-
     threads = []
 
     def generate(self: Any, notes: Any, task: str, **given: Any) -> list[Generation]:
@@ -360,6 +543,52 @@ def test_writing_in_the_model_s_thread(explore: Explore, monkeypatch: pytest.Mon
     assert threads == ["noterec-encoder"] * 2
     assert client.post("/explorer/write", json={"title": " "}).status_code == 422
     assert "at most 20,000" in client.post("/explorer/write", json={"title": "a" * 20_001}).text
+
+
+def test_others_are_encoded_between_two_tasks_and_one_note_is_written_about_at_a_time(
+    explore: Explore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = explore()
+    batcher = client.app.state.service._batcher  # type: ignore[attr-defined]
+    order: list[str] = []
+    begun, go_on = threading.Event(), threading.Event()
+    encode = NoteEncoder.encode
+
+    def generate(self: Any, notes: Any, task: str, **given: Any) -> list[Generation]:
+        order.append(task)
+        begun.set()
+        assert go_on.wait(10)
+        return [Generation("0", task, ("a",), None, None, 0, None)]
+
+    def encoded(self: Any, notes: Any, **given: Any) -> Any:
+        order.append("encode")
+        return encode(self, notes, **given)
+
+    monkeypatch.setattr(NoteEncoder, "generate", generate)
+    monkeypatch.setattr(NoteEncoder, "encode", encoded)
+    monkeypatch.setattr(writing, "_why_not", lambda *given: "")
+    with ThreadPoolExecutor(2) as pool:
+        written = pool.submit(client.post, "/explorer/write", json={"title": "Rope weekend"})
+        assert begun.wait(10)
+        busy = client.post("/explorer/write", json={"title": "another"})
+        assert busy.status_code == 429 and "busy" in busy.text and busy.headers["retry-after"]
+        tried = pool.submit(client.post, "/explorer/try", json={"title": "a"})
+        while not batcher._waiting:
+            time.sleep(0.005)
+        go_on.set()
+        assert written.result().status_code == tried.result().status_code == 200
+    assert order == ["category", "encode", "hashtags"]
+
+
+def test_writing_may_be_switched_off(explore: Explore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "_why_not", lambda *given: "")
+    client = explore(writing=False)
+    read = page(client, "/try")
+    assert "Writing is switched off on this service" in read.text
+    assert "disabled" in next(a for a in read.all("button") if a.get("id") == "write")
+    assert "disabled" not in next(a for a in read.all("button") if a.get("type") == "submit" and a.get("class"))
+    refused = client.post("/explorer/write", json={"title": "a"})
+    assert refused.status_code == 403 and 'role="alert"' in refused.text
 
 
 def test_a_model_that_can_t_write_says_so(explore: Explore, monkeypatch: pytest.MonkeyPatch) -> None:

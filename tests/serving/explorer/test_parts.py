@@ -88,8 +88,8 @@ def said(found: Any) -> list[tuple[str, str]]:
 
 def test_the_reasons_beside_a_neighbour(world: Path, catalogue: Catalogue, related: Related) -> None:
     whole = shelf(world, catalogue, related)
-    rows = rows_of(whole.index, ["n04", "n35", "n36"])
-    of = whole.show("n00", 0).card
+    rows = rows_of(whole.index, ["n00", "n04", "n35", "n36"])
+    of = whole.show("n00", rows["n00"]).card
     close = whole.neighbour(of, "n04", rows["n04"], 1, 0.87654)
     assert said(close) == [
         ("shares #coffee #daily", "shared"),
@@ -126,7 +126,9 @@ def test_without_a_catalogue_the_index_says_what_it_keeps(world: Path) -> None:
 def test_pairs_alone_say_whether_not_how_many(world: Path) -> None:
     pairs = Related.open(world / "pairs.parquet")
     note, other = Card("n00"), shelf(world, None, None)
-    texts = [reasons(note, other.show(i, None), pairs)[0].text for i in ("n04", "n08")]
+    texts = [
+        reasons(note, other.show(i, row), pairs)[0].text for i, row in rows_of(other.index, ["n04", "n08"]).items()
+    ]
     assert texts == ["related by engagement, number 1 among its mined pairs", "not among its mined pairs"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -141,6 +142,7 @@ def test_more_than_there_are_gives_all_and_nothing_left_gives_none(asked: TestCl
         ({"note_id": "n000001", "where": ["exposure"]}, (422, "invalid")),
         ({"note_id": "n000001", "where": {"exposure": 10**40}}, (422, "invalid")),
         ({"note_id": "n000001", "diversity": 2}, (422, "invalid")),
+        ({"note_id": "n000001", "duplicates": 0}, (422, "invalid")),
         ({"vector": [1.0, 2.0]}, (422, "invalid")),
         ({"vector": [0.0] * 32}, (422, "invalid")),
         ({"vector": [1.0] * 32, "fuse": True}, (422, "invalid")),
@@ -221,8 +223,12 @@ def test_paths_and_methods_that_are_not_there(asked: TestClient) -> None:
     assert code(asked.get("/v1/other")) == (404, "not_found")
     response = asked.put("/v1/similar")
     assert code(response) == (405, "method_not_allowed")
-    assert response.headers["allow"] == "GET, POST"
-    assert asked.patch("/v1/notes/a").headers["allow"] == "DELETE, GET"
+    assert response.headers["allow"] == "GET, HEAD, POST"
+    assert asked.patch("/v1/notes/a").headers["allow"] == "DELETE, GET, HEAD"
+    for path in ("/healthz", "/", "/v1/notes/n000001"):
+        head = asked.head(path)
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-type"] == asked.get(path).headers["content-type"]
 
 
 def test_a_kept_answer_is_given_again_until_the_index_changes(client: TestClient) -> None:
@@ -286,10 +292,87 @@ def test_attributes_that_do_not_fit_are_named(client: TestClient, attributes: An
 def test_changes_need_the_token(client: TestClient, index: Path, open_service: Callable[..., Service]) -> None:
     assert code(client.post("/v1/notes", json={"note_id": "a", "title": "a"})) == (401, "unauthorized")
     assert code(client.delete("/v1/notes/n000001")) == (401, "unauthorized")
+    for method, path in (("POST", "/v1/notes%0A"), ("DELETE", "/v1/notes/n000001%0A"), ("GET", "/v1/notes/n000001%0A")):
+        assert code(client.request(method, path, json={"note_id": "a", "title": "a"})) == (400, "bad_request")
+    assert client.get("/v1/notes/a").status_code == 404
     with TestClient(create_app(open_service(index, token=None))) as without:
         assert code(add(without, "a", title="a")) == (403, "forbidden")
     assert client.delete("/v1/notes/nobody", headers=AUTHORISED).json()["change"] == "kept_out"
     assert "nobody" in changes.read(index).removed.to_list()
+
+
+def test_an_index_that_cannot_be_changed_says_so(
+    index: Path, open_service: Callable[..., Service], caplog: pytest.LogCaptureFixture
+) -> None:
+    bundle = next((index / "bundles").iterdir())
+    with TestClient(create_app(open_service(bundle))) as client:
+        for response in (add(client, "a", title="a"), client.delete("/v1/notes/n000001", headers=AUTHORISED)):
+            assert code(response) == (403, "forbidden") and "one bundle" in response.text
+    (index / ".changing").unlink(missing_ok=True)
+    (index / ".changing").mkdir()  # stands for a folder that can't be written to
+    with TestClient(create_app(open_service(index))) as client:
+        for response in (add(client, "a", title="a"), client.delete("/v1/notes/n000001", headers=AUTHORISED)):
+            assert code(response) == (503, "unavailable") and str(index) not in response.text
+            assert "the index can't be changed now" in response.text
+    assert str(index) in caplog.text
+
+
+def test_errors_that_nobody_foresaw_name_no_path(
+    index: Path, open_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def damaged(*_: Any) -> None:
+        raise ArtefactError(f"{index}: damaged")
+
+    with TestClient(create_app(open_service(index))) as client:
+        monkeypatch.setattr("noterec.serving.service.attributes_of", damaged)
+        response = client.get("/v1/notes/n000001")
+        assert code(response) == (503, "unavailable") and "its log says why" in response.text
+        assert "damaged" not in response.text and str(index) in caplog.text
+        assert 'noterec_refused_total{code="unavailable"} 1.0' in client.get("/metrics").text
+
+
+def test_messages_are_whole_whatever_the_index_s_folder_is_called(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_service: Callable[..., Service]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "i").symlink_to(built)
+    with TestClient(create_app(open_service(Path("i")))) as client:
+        told = similar(client, note_id="n000001", where=["nope=3"]).json()["error"]["message"]
+    assert "the index has no attribute" in told and "the the" not in told
+
+
+def test_words_are_there_when_their_files_are_gone(index: Path, open_service: Callable[..., Service]) -> None:
+    with TestClient(create_app(open_service(index, poll_seconds=60))) as client:
+        shutil.rmtree(index)  # as when the last of several bundles goes, of which one is still served
+        assert ids(similar(client, note_id="n000001", fuse=True))
+
+
+@pytest.mark.parametrize(
+    ("where", "told"),
+    [
+        ("exposure<=100", "body.where: expected an object with a condition for each attribute, or a list"),
+        ({"exposure": [0] * 30_000}, "body.where: more than 20,000 names and values"),
+        ({"exposure": {"not": [[]] * 30_000}}, "body.where: more than 20,000 names and values"),
+        ({"language": ["en", "\ud800"]}, "body.where: holds half a character"),
+        (["exposure<=100", 5], "body.where.list.1: Input should be a valid string"),
+        ({str(number): 1 for number in range(65)}, "body.where.object: Dictionary should have at most 64 items"),
+    ],
+)
+def test_what_is_wrong_with_conditions_is_said_plainly(asked: TestClient, where: Any, told: str) -> None:
+    headers = {"content-type": "application/json"}
+    response = asked.post("/v1/similar", content=json.dumps({"note_id": "n000001", "where": where}), headers=headers)
+    assert code(response) == (422, "invalid")
+    message = response.json()["error"]["message"]
+    assert message.startswith(told) and "[" not in message and "; body" not in message
+
+
+def test_very_many_values_hold_nobody_up(asked: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = '{"note_id": "n000001", "where": {"nope": [' + "[]," * 100_000 + "1]}}"
+    headers = {"content-type": "application/json"}
+    assert code(asked.post("/v1/similar", content=text, headers=headers)) == (413, "too_large")
+    monkeypatch.setattr("noterec.serving.service.key_of", lambda *_: pytest.fail("megabytes were hashed"))
+    response = similar(asked, note={"title": "a", "images": ["A" * 5_000_000]})
+    assert code(response) == (422, "no_sight")
 
 
 def test_without_a_model_ids_and_vectors_can_be_asked(built: Path, open_service: Callable[..., Service]) -> None:
@@ -381,6 +464,14 @@ def test_the_reference_shows_every_operation_and_runs_no_script(asked: TestClien
     for path, operations in asked.get("/openapi.json").json()["paths"].items():
         for method in operations:
             assert f"<code>{method.upper()} {path}</code>" in page
+    assert (
+        asked.get("/explorer/static/icon.svg").status_code == 200
+    )  # a browser asks for /favicon.ico where none is linked
+    assert "href=/explorer/static/icon.svg" in page and "table-layout: fixed" in asked.get("/docs.css").text
+    duplicates = asked.get("/openapi.json").json()["components"]["schemas"]["SimilarRequest"]["properties"][
+        "duplicates"
+    ]
+    assert duplicates["anyOf"][0]["exclusiveMinimum"] == 0
     assert "<script" not in page and "http" not in page.replace("/openapi.json", "")
     assert asked.get("/docs.css").headers["content-type"].startswith("text/css")
 

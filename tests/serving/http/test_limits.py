@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import types
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import pytest
@@ -18,9 +19,11 @@ from noterec.serving.metrics import Metrics
 TOKEN = "0123456789abcdef"
 
 
-def guard(app: Any = None, *, token: str | None = None, **settings: Any) -> tuple[Guard, Any]:
+def guard(
+    app: Any = None, *, token: str | None = None, hosts: Collection[str] | None = None, **settings: Any
+) -> tuple[Guard, Any]:
     service = types.SimpleNamespace(config=ServeConfig(**settings), token=token, metrics=Metrics(), draining=False)
-    return Guard(app or echo, service), service  # type: ignore[arg-type]
+    return Guard(app or echo, service, hosts), service  # type: ignore[arg-type]
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:
@@ -245,6 +248,69 @@ def test_everything_can_be_protected_but_health() -> None:
     assert ask(made, Client(), "/v1/similar", "GET", {"authorization": f"Bearer {TOKEN}"}).status == 200
     for path in ("/healthz", "/readyz", "/metrics"):
         assert ask(made, Client(), path, "GET").status == 200
+
+
+def basic(password: str, user: str = "") -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+@pytest.mark.parametrize("path", ["/", "/map", "/try", "/evaluation", "/docs", "/explorer/static/map.js"])
+def test_a_browser_is_asked_for_the_token_as_a_password(path: str) -> None:
+    made = guard(token=TOKEN, protect="all")[0]
+    refused = ask(made, Client(), path, "GET")
+    assert (refused.status, refused.headers["www-authenticate"]) == (401, 'Basic realm="noterec"')
+    for given in (basic(TOKEN), basic(TOKEN, "anybody"), f"Bearer {TOKEN}"):
+        assert ask(made, Client(), path, "GET", {"authorization": given}).status == 200
+    for given in (basic("x" + TOKEN), basic(""), "Basic", "Basic %%%", f"Basic {TOKEN}", basic("", TOKEN)):
+        assert ask(made, Client(), path, "GET", {"authorization": given}).status == 401
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/v1/notes"), ("DELETE", "/v1/notes/a"), ("GET", "/v1/similar")])
+def test_what_a_browser_sends_unasked_is_no_token_for_the_api(method: str, path: str) -> None:
+    client = ask(guard(token=TOKEN, protect="all")[0], Client(), path, method, {"authorization": basic(TOKEN)})
+    assert (client.status, client.headers["www-authenticate"]) == (401, 'Bearer realm="noterec"')
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/v1/notes"), ("DELETE", "/v1/notes/a"), ("GET", "/v1/notes/a")])
+def test_a_path_with_a_line_break_goes_nowhere(method: str, path: str) -> None:
+    client = ask(guard(token=TOKEN)[0], Client(), path + "\n", method, {"authorization": f"Bearer {TOKEN}"})
+    assert (client.status, client.code) == (400, "bad_request")
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("evil.example", 421),
+        ("evil.example:8000", 421),
+        ("localhost.evil.example", 421),
+        ("127.0.0.1.evil.example", 421),
+        ("", 421),
+        ("[evil", 421),
+        ("localhost", 200),
+        ("LOCALHOST.:8000", 200),
+        ("127.0.0.1:8000", 200),
+        ("10.1.2.3", 200),  # a name can be made to lead here, an address can't
+        ("[::1]:8000", 200),
+        ("Notes.example:80", 200),
+    ],
+)
+def test_only_its_own_names_are_answered(host: str, status: int) -> None:
+    made = guard(hosts=["notes.EXAMPLE"])[0]
+    for path in ("/", "/v1/similar", "/metrics"):
+        assert ask(made, Client(), path, "GET", {"host": host}).status == status
+    assert ask(guard()[0], Client(), "/", "GET", {"host": host}).status == 200
+
+
+def test_head_is_get_without_its_body() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["method"] == "GET"
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+        await send({"type": "http.response.body", "body": b"four"})
+
+    made, service = guard(app)
+    client = ask(made, Client(), "/healthz", "HEAD")
+    assert (client.status, client.headers["content-length"], client.body) == (200, "4", b"")
+    assert 'method="HEAD"' in service.metrics.text().decode()
 
 
 def test_what_was_cancelled_while_stopping_is_told_so() -> None:

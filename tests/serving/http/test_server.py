@@ -24,6 +24,7 @@ import pytest
 from noterec.config import ServeConfig
 from noterec.errors import ConfigError, InputError
 from noterec.index.build import build_index
+from noterec.serving.http import server as server_module
 from noterec.serving.http.server import Server, read_token, serve
 from noterec.serving.service import Service
 from tests.serving.conftest import AUTHORISED, TOKEN
@@ -156,7 +157,7 @@ def test_what_is_no_http_and_too_many_connections(built: Path, open_service: Cal
 def test_a_swap_fails_no_request(
     index: Path, embeddings: Path, platform: Path, open_service: Callable[..., Service]
 ) -> None:
-    service = open_service(index, cache_entries=0, poll_seconds=0.02)
+    service = open_service(index, cache_bytes=0, poll_seconds=0.02)
     stop = threading.Event()
     answers: list[tuple[int, str]] = []
 
@@ -228,6 +229,65 @@ def test_the_command_ends_with_0_on_sigterm(built: Path, tmp_path: Path) -> None
     finally:
         process.kill()
         process.wait()
+
+
+def test_told_to_stop_while_it_loads_it_ends_in_order(tmp_path: Path) -> None:
+    script = (
+        "import contextlib, os, sys, time; from noterec.serving.http import server\n"
+        "def load(*_, **__):\n"
+        "    try:\n"
+        "        print('loading', flush=True); time.sleep(30)\n"
+        "    finally:\n"
+        "        print('tidied', flush=True)\n"
+        "server.open_service = load; server.serve('x', port=0)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=Path.cwd())
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "loading\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0 and process.stdout.read() == "tidied\n"
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize(
+    ("address", "hosts", "names"),
+    [
+        ("127.0.0.1", (), {"given"}),
+        ("127.0.0.1", ("a",), {"given", "a"}),
+        ("0.0.0.0", (), None),
+        ("0.0.0.0", ("a",), {"given", "a"}),
+    ],
+)
+def test_whose_names_count(address: str, hosts: tuple[str, ...], names: set[str] | None) -> None:
+    with socket.socket() as listener:
+        listener.bind((address, 0))
+        found = server_module._hosts("given", listener, ServeConfig(hosts=hosts))
+    assert found == names
+
+
+def test_pages_from_elsewhere_cannot_read_the_answers(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, Any]] = []
+
+    def ask_and_stop(url: str, service: Service) -> None:
+        port = urlsplit(url).port
+        assert port is not None
+
+        def run() -> None:
+            for host in ("evil.example", f"localhost:{port}"):
+                asked.append(ask(port, "/v1/notes/n000001", headers={"Host": host}))
+            loop.call_soon_threadsafe(servers[0].stop)
+
+        loop = asyncio.get_running_loop()
+        threading.Thread(target=run).start()
+
+    servers: list[Server] = []
+    run = Server.run
+    monkeypatch.setattr(Server, "run", lambda self, **given: (servers.append(self), run(self, **given)))
+    assert serve(built, port=0, on_ready=ask_and_stop).requests == 2
+    assert [status for status, _ in asked] == [421, 200]
+    assert asked[0][1]["error"]["code"] == "misdirected"
 
 
 def test_what_cannot_be_served_is_said(built: Path, tmp_path: Path) -> None:

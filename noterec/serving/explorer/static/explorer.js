@@ -4,7 +4,7 @@
 import { chart } from "./map.js";
 
 const VIEWS = new Set(["/", "/map", "/try", "/evaluation"]);
-const USUAL = { k: "12", candidates: "all", diversity: "0", category: "", note: "" };
+const USUAL = { candidates: "all", diversity: "0", category: "", note: "" };
 const byId = (id) => document.getElementById(id);
 let visiting = new AbortController();
 
@@ -75,7 +75,8 @@ export function addressOf(id) {
 function addressOfForm(form) {
   const params = new URLSearchParams();
   for (const [name, value] of new FormData(form)) {
-    if (typeof value === "string" && USUAL[name] !== value) params.append(name, value);
+    const usual = form.elements[name]?.dataset?.usual ?? USUAL[name];
+    if (typeof value === "string" && usual !== value) params.append(name, value);
   }
   return `${new URL(form.action).pathname}?${params}`;
 }
