@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
+HOST = "Host: 127.0.0.1"
 Ask = Callable[[int], bytes]
 
 
@@ -99,12 +100,14 @@ def server(index: Path, given: argparse.Namespace) -> Iterator[tuple[int, int]]:
     try:
         for _ in range(600):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as probe:
-                probe.sendall(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                probe.sendall(f"GET /readyz HTTP/1.1\r\n{HOST}\r\nConnection: close\r\n\r\n".encode())
                 if b" 200 " in probe.recv(64):
                     break
             if process.poll() is not None:
                 raise SystemExit(f"the server ended with {process.returncode}")
             time.sleep(0.1)
+        else:
+            raise SystemExit("the server did not become ready within a minute")
         yield port, process.pid
     finally:
         process.send_signal(signal.SIGTERM)
@@ -157,7 +160,7 @@ def swapped(given: argparse.Namespace, index: Path, base: dict[str, Any]) -> dic
 
 def ask_once(port: int, path: str) -> bytes:
     with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
-        client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        client.sendall(f"GET {path} HTTP/1.1\r\n{HOST}\r\nConnection: close\r\n\r\n".encode())
         answer = b""
         while part := client.recv(65536):
             answer += part
@@ -194,7 +197,7 @@ async def load(plan: dict[str, Any], index: Path, notes: Path) -> dict[str, Any]
         idle: list[Any] = [await asyncio.open_connection("127.0.0.1", port) for _ in range(16)]
 
         async def fire(number: int, due: float) -> None:
-            connection = idle.pop() if idle else await asyncio.open_connection("127.0.0.1", port)
+            connection = idle.pop(0) if idle else await asyncio.open_connection("127.0.0.1", port)
             await one(connection, number, due)
             idle.append(connection)
 
@@ -225,7 +228,7 @@ async def load(plan: dict[str, Any], index: Path, notes: Path) -> dict[str, Any]
 def asks(kind: str, index: Path, notes: Path) -> Ask:
     """What the n-th request says."""
     if kind == "health":
-        return lambda number: b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+        return lambda number: f"GET /healthz HTTP/1.1\r\n{HOST}\r\n\r\n".encode()
     if kind in ("id", "same"):
         import pyarrow.parquet as pq
 
@@ -236,7 +239,7 @@ def asks(kind: str, index: Path, notes: Path) -> Ask:
         step = 0 if kind == "same" else 1
         # A k that moves on when all ids were asked: never the same request again.
         return lambda n: (
-            f"GET /v1/similar?note_id={ids[step * n % len(ids)]}&k={10 + step * n // len(ids) % 40} HTTP/1.1\r\nHost: x\r\n\r\n"
+            f"GET /v1/similar?note_id={ids[step * n % len(ids)]}&k={10 + step * n // len(ids) % 40} HTTP/1.1\r\n{HOST}\r\n\r\n"
         ).encode()
     from noterec.notes.dataset import Dataset
 
@@ -246,7 +249,7 @@ def asks(kind: str, index: Path, notes: Path) -> Ask:
         text = texts[number % len(texts)]
         title = f"{text['title']} {number} {time.time_ns()}"
         body = json.dumps({"note": {"title": title, "content": text["content"]}, "k": 10}).encode()
-        head = f"POST /v1/similar HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = f"POST /v1/similar HTTP/1.1\r\n{HOST}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         return head.encode() + body
 
     return note
