@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 FAISS  ?= cpu
+WORKERS ?= 2
 READY  := $(VENV)/.ready-$(FAISS)
 
 export HF_HUB_OFFLINE ?= 1
@@ -26,7 +27,7 @@ demo: $(READY)  ## the main job on a synthetic platform, about three minutes
 	$(BIN)/noterec demo --out demo
 
 test: $(READY)  ## the default tests: no network, no GPU, about three minutes
-	$(BIN)/python -m pytest -m "not slow and not gpu and not ray and not browser"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not gpu and not ray and not browser"
 
 test-slow: $(READY)  ## the tests that take longer
 	$(BIN)/python -m pytest -m "slow and not gpu and not ray"
