@@ -8,7 +8,7 @@ import os
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import polars as pl
 
@@ -33,6 +33,8 @@ from noterec.training.train import train
 EXAMPLES = 5
 MAIN_METRIC = "recall@10"
 MARK = "demo.json"  # marks a folder as the demo's own, to be replaced by the next one
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +123,7 @@ def demo(
             road.at("embeddings"), notes=road.at("platform"), new=road.at("split/new-notes.parquet"), out=road.at("index")
         ),
     )  # fmt: skip
-    say(f"    {built.notes:,} notes, {built.new or 0:,} of them new, {built.bytes_per_note:,.0f} bytes a note")
+    say(f"    {built.notes:,} notes, {built.new or 0:,} of them new, {built.disk_per_note:,.0f} bytes a note")
     told = road.step(
         "neighbours", "both ways: new -> all describes a new note, warm -> new delivers it",
         lambda: [
@@ -179,7 +181,7 @@ class _Road:
     def at(self, name: str) -> Path:
         return self.folder / name
 
-    def step(self, name: str, meaning: str, work: Callable[[], Any]) -> Any:
+    def step(self, name: str, meaning: str, work: Callable[[], T]) -> T:
         self._say(f"{name:<11}{meaning}")
         with progress.stage(f"demo {name}") as record:
             result = work()
@@ -243,6 +245,7 @@ def _next(folder: Path, first: str) -> list[str]:
         "What to type next:",
         f'  noterec query {folder}/index --model {folder}/model --title "First rope weekend" --content "Learned to belay"',
         f"  noterec query {folder}/index --note-id {first} --candidates new",
+        f"  noterec serve {folder}/index --model {folder}/model --notes {folder}/platform   # HTTP, and a page to look at",
         f"  less {folder}/report/report.md",
         "  noterec import csv YOUR_FOLDER data/mine --map note_id=... --map content=...   # your own notes and log",
     ]
