@@ -37,7 +37,10 @@ def main() -> None:
                 do(page)
             page.wait_for_timeout(300)
             picture = Image.open(io.BytesIO(page.screenshot()))
-            picture.convert("RGB").quantize(256).save(OUT / f"explorer-{name}.png", optimize=True)
+            picture = picture.convert("RGB")
+            if name != "map":  # its colours mean something
+                picture = picture.quantize(256)
+            picture.save(OUT / f"explorer-{name}.png", optimize=True)
             page.close()
 
         shoot("neighbours", f"/?note={note}")
