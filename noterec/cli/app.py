@@ -15,7 +15,7 @@ app = typer.Typer(
     name="noterec",
     help="From notes to neighbours: embeddings of notes trained on co-engagement, for items that nobody has engaged with yet.",
     epilog="Start with `noterec demo`. The road: sample or import, validate, split, pairs, train, embed, generate, modalities, "
-    "index, query, evaluate.",
+    "index, query, neighbours, serve, evaluate.",
     rich_markup_mode=None,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -24,13 +24,13 @@ from numpy.typing import ArrayLike
 from noterec import storage
 from noterec.errors import ArtefactError, InputError
 from noterec.index import bundle, changes, gpu
+from noterec.index.conditions import shown
 from noterec.index.filters import new_mask
 from noterec.index.ids import SortedIds
 from noterec.index.opening import OpenBundle, open_bundle
 from noterec.index.searchable import unit_queries
 from noterec.index.searchers import Exact, Floats, Mask, Rows, as_unit
 from noterec.index.selection import Selection, find
-from noterec.notes.importing.values import shown
 
 _JOINED_IDS = 10_000  # more of them are looked up by one join
 _NEAR_IDS = 2000  # looked through for ids like one that isn't there

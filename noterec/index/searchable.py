@@ -102,13 +102,14 @@ def unit_queries(vectors: ArrayLike, index: Searchable) -> Floats:
             f"queries have shape {queries.shape}; the index holds vectors of D = {index.dimension} of model version "
             f"{index.model_version}: encode the queries with that model"
         )
-    with np.errstate(over="ignore"):
-        norms = np.sqrt(np.einsum("qd,qd->q", queries, queries))  # (Q,)
-    bad = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
+    largest = np.abs(queries).max(axis=1, initial=0)  # (Q,)
+    bad = np.flatnonzero(~np.isfinite(largest) | (largest == 0))
     if len(bad):
         raise InputError(
             f"{len(bad)} of {len(queries)} query vectors hold NaN or infinity or are all zero, the first is row {bad[0]}; expected "
             "finite vectors: leave such queries out"
         )
+    queries = queries / largest[:, None]  # so that squares neither overflow nor vanish
+    norms = np.sqrt(np.einsum("qd,qd->q", queries, queries))  # (Q,)
     unit: Floats = (queries / norms[:, None]).astype(np.float32)
     return unit

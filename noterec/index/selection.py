@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from noterec.config import EvaluateConfig
 from noterec.errors import InputError
 from noterec.index.choice import Limits, choose
+from noterec.index.conditions import shown
 from noterec.index.filters import Candidates, Mask, Where, id_series, where_mask
 from noterec.index.lexical import Terms
 from noterec.index.searchable import Searchable
-from noterec.notes.importing.values import shown
 from noterec.ranking.fusion import best_columns, fuse
 
 Floats = NDArray[np.float32]

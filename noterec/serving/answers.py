@@ -13,7 +13,7 @@ from noterec.errors import InputError
 from noterec.index.filters import parse_where
 from noterec.index.lexical import Terms
 from noterec.index.search import Index
-from noterec.index.searchable import Floats
+from noterec.index.searchable import Floats, unit_queries
 from noterec.index.selection import Selection, find
 from noterec.serving.messages import Neighbour, NoteContent, SimilarRequest, SimilarResponse
 from noterec.serving.metrics import Metrics
@@ -135,16 +135,10 @@ def unit(vector: Sequence[float], index: Index) -> Floats:
         (D,) float32, unit-norm.
 
     Raises:
-        Refusal: 422 where it is of another length than the index's, or all zero.
+        Refusal: 422 where it is of another length than the index's, not finite, or all zero.
     """
-    values = np.asarray(vector, dtype=np.float64)  # (D,)
-    if len(values) != index.dimension:
-        raise Refusal(
-            422,
-            f"the vector has {len(values)} numbers; expected {index.dimension}, of model version {index.model_version}",
-        )
-    largest = np.abs(values).max()
-    if not np.isfinite(largest) or largest == 0:
-        raise Refusal(422, "the vector is all zero or not finite; expected a direction")
-    values = values / largest  # so that squares neither overflow nor vanish
-    return np.asarray(values / np.linalg.norm(values), dtype=np.float32)
+    try:
+        found: Floats = unit_queries(vector, index)[0]  # (D,)
+    except InputError as error:
+        raise Refusal(422, str(error)) from error
+    return found

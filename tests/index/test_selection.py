@@ -250,7 +250,6 @@ def test_bad_questions(index: Index) -> None:
     for vector, message in [
         (np.full(5, np.nan), "hold NaN or infinity or are all zero"),
         ([np.inf, 0, 0, 0, 0], "hold NaN or infinity"),
-        ([1e300] * 5, "hold NaN or infinity"),
         (np.zeros(5), "all zero"),
         ([1, 2], "D = 5"),
         ([["a"] * 5], "no list of numbers"),
@@ -258,7 +257,7 @@ def test_bad_questions(index: Index) -> None:
     ]:
         with pytest.raises(InputError, match=message):
             unit_queries(vector, index)
-    np.testing.assert_allclose(np.linalg.norm(unit_queries([1e30, 2e30, 0, 0, 0], index)), 1, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(unit_queries([1e300, 2e300, 0, 0, 0], index)), 1, atol=1e-6)
     for k in (0, -1, 1.5, True):
         with pytest.raises(InputError, match="expected a whole number of at least 1"):
             find(index, VECTORS[:1], k)  # type: ignore[arg-type]
