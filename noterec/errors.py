@@ -54,9 +54,17 @@ class BatchError(NoterecError):
 
 
 class GateError(NoterecError):
-    """A quality gate stopped the job: the result exists but is not good enough to be used."""
+    """A quality gate stopped the job: the result exists but is not good enough to be used.
+
+    Attributes:
+        value: what the gate measured, where that is one number.
+    """
 
     exit_code = 3
+
+    def __init__(self, text: str, *, value: float | None = None) -> None:
+        super().__init__(text)
+        self.value = value
 
 
 class DivergenceError(NoterecError):

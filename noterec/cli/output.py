@@ -108,7 +108,7 @@ def _shown(value: Any) -> str:
 
 def report(value: Any, *, as_json: bool) -> None:
     """An evaluation: a table for each direction, what images give, a table for each generated task, and where the report is."""
-    from noterec.evaluation.report import METRICS_FILE, REPORT_FILE
+    from noterec.evaluation.report import METRICS_FILE, PAGE_FILE, REPORT_FILE
     from noterec.evaluation.tables import generated_table, view_slices_table, views_table
     from noterec.evaluation.tables import table as rows_of
 
@@ -127,6 +127,8 @@ def report(value: Any, *, as_json: bool) -> None:
     for task in value.generation:
         _cells(generated_table(value, task), f"generated: {task}")
     write(f"{value.path / REPORT_FILE}: slices, paired differences, protocol")
+    if (value.path / PAGE_FILE).is_file():
+        write(f"{value.path / PAGE_FILE}: plots, and queries to be read")
 
 
 def _cells(rows: Sequence[dict[str, str]], title: str | None) -> None:
@@ -136,11 +138,27 @@ def _cells(rows: Sequence[dict[str, str]], title: str | None) -> None:
 
 
 def comparison(value: Any, *, as_json: bool) -> None:
-    """Two runs: a line per metric, then the verdict."""
+    """Two runs: the verdict, then a line per metric."""
     if as_json:
         write(json.dumps(plain(value), ensure_ascii=False, indent=2))
         return
+    write(f"{value.run_b} ({value.arm_b}) against {value.run_a} ({value.arm_a}): {value.verdict}")
+    write(f"    {value.says}")
+    write()
     columns = ["direction", "metric", "a", "b", "difference", "low", "high", "n", "verdict"]
     table(columns, [[getattr(row, column) for column in columns] for row in value.rows], as_json=False)
+
+
+def night(value: Any, *, as_json: bool) -> None:
+    """A night: its stages, its gates, and where its page is."""
+    if as_json:
+        write(json.dumps(plain(value), ensure_ascii=False, indent=2))
+        return
+    if value.outcome == "nothing to do":
+        write(f"night {value.run}: nothing to do; it was done, and no file or setting is newer. {value.bundle} is live")
+        return
+    table(["stage", "", "s", "what"], [[s.stage, s.status, s.seconds, s.says] for s in value.stages], as_json=False)
     write()
-    write(f"{value.run_b} ({value.arm_b}) against {value.run_a} ({value.arm_a}): {value.verdict}")
+    table(["gate", "", "bound", "measured"], [[g.name, g.verdict, g.bound, g.says] for g in value.gates], as_json=False)
+    write()
+    write(f"night {value.run}: {value.bundle} is live, after {value.seconds:,.1f} s; {value.report}")

@@ -8,7 +8,7 @@ import typer
 
 from noterec.cli.app import app
 
-STAGES = ("sample", "images", "pairs", "split", "train", "embed", "generate", "index", "serve", "evaluate")
+STAGES = ("sample", "images", "pairs", "split", "train", "embed", "generate", "index", "serve", "evaluate", "nightly")
 
 
 @app.command()

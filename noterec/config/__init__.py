@@ -14,6 +14,7 @@ from noterec.config.model import (
     Template,
     TrainConfig,
 )
+from noterec.config.nightly import NightlyConfig
 from noterec.config.quality import EvaluateConfig
 from noterec.config.serving import ServeConfig
 from noterec.config.settings import Settings, load, make
@@ -27,6 +28,7 @@ __all__ = [
     "IndexConfig",
     "LoraConfig",
     "NegativesConfig",
+    "NightlyConfig",
     "PairsConfig",
     "PromptConfig",
     "SampleConfig",

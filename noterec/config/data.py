@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Literal, Self
 
 import pydantic
@@ -62,6 +63,14 @@ class SplitConfig(Settings):
     )
     cold: float = Field(0.2, gt=0, lt=1, description="share of the notes held out as new for test")
     valid: float = Field(0.1, ge=0, lt=1, description="share of the notes held out as new for model choice")
+    test_from: dt.datetime | None = Field(
+        None,
+        description="by time: notes created since then are test, in place of the share `cold`; UTC where it has no zone",
+    )
+    valid_from: dt.datetime | None = Field(
+        None,
+        description="by time: notes created since then and before test_from are valid, in place of the share `valid`",
+    )
     top: int = Field(10, ge=1, description="relevant notes per query")
     min_support: int = Field(2, ge=1, description="people who must share a relevant pair")
     max_notes_per_user: int = Field(1000, ge=2, description="as in pairs; for the relevant notes only")
@@ -71,4 +80,20 @@ class SplitConfig(Settings):
     def _some_must_stay(self) -> Self:
         if self.cold + self.valid >= 1:
             raise ValueError("cold + valid must be below 1, so that some notes are left to train on")
+        return self
+
+    @pydantic.field_validator("test_from", "valid_from")
+    @classmethod
+    def _in_utc(cls, moment: dt.datetime | None) -> dt.datetime | None:
+        return moment.replace(tzinfo=dt.UTC) if moment is not None and moment.tzinfo is None else moment
+
+    @pydantic.model_validator(mode="after")
+    def _moments_fit(self) -> Self:
+        if (self.test_from is None) != (self.valid_from is None):
+            raise ValueError("test_from and valid_from belong together; give both, or neither")
+        if self.test_from is not None and self.valid_from is not None:
+            if self.by != "time":
+                raise ValueError("test_from and valid_from are for by=time")
+            if self.valid_from > self.test_from:
+                raise ValueError("valid_from must not be later than test_from")
         return self

@@ -46,7 +46,7 @@ class Parts:
 def choose(data: Dataset, config: SplitConfig) -> Parts:
     """Choose the new notes: `config.cold` of all notes for test, `config.valid` of them for valid, both rounded.
 
-    By random, the sorted ids are shuffled with the seed: test comes first, then valid, so the choice depends on nothing
+    By time they may be chosen by the moments `test_from` and `valid_from` instead of shares. By random, the sorted ids are shuffled with the seed: test comes first, then valid, so the choice depends on nothing
     but the ids and the seed. By time, notes are ordered by created_at, then note_id: the last are test, those before them
     valid; notes without created_at stay in train.
 
@@ -79,8 +79,11 @@ def _by_time(data: Dataset, config: SplitConfig) -> Parts:
             f"{data.path}: {undated} of {notes.height} notes have no created_at; a split by time expects at most "
             f"{REJECT_LIMIT:.0%} such: import it with --map created_at=COLUMN, or split at random"
         )
-    test, valid = _sizes(notes.height, config, data)
     dated = notes.drop_nulls("created_at").sort("created_at", "note_id")
+    if config.test_from is None:
+        test, valid = _sizes(notes.height, config, data)
+    else:
+        test, valid = _since(dated["created_at"], config, data)
     old = dated.height - test - valid
     if old < 1:
         raise InputError(f"{data.path}: only {dated.height} notes have created_at; expected more than {test + valid}")
@@ -90,9 +93,21 @@ def _by_time(data: Dataset, config: SplitConfig) -> Parts:
         valid=dated["note_id"][old : old + valid].sort(),
         test=dated["note_id"][old + valid :].sort(),
         undated=undated,
-        first_new=cast(dt.datetime, times[old]),
-        first_test=cast(dt.datetime, times[old + valid]),
+        first_new=config.valid_from or cast(dt.datetime, times[old]),
+        first_test=config.test_from or cast(dt.datetime, times[old + valid]),
     )
+
+
+def _since(created: pl.Series, config: SplitConfig, data: Dataset) -> tuple[int, int]:
+    """How many notes are test and valid, by the moments of the settings."""
+    test = int((created >= config.test_from).sum())
+    valid = int((created >= config.valid_from).sum()) - test
+    if not test or (not valid and config.valid_from != config.test_from) or test + valid >= len(created):
+        raise InputError(
+            f"{data.path}: {test} notes were created since {config.test_from} (test), {valid} more since {config.valid_from} (valid), "
+            f"{len(created) - test - valid} before; expected at least one of each: give other moments"
+        )
+    return test, valid
 
 
 def _sizes(notes: int, config: SplitConfig, data: Dataset) -> tuple[int, int]:

@@ -116,7 +116,7 @@ def split(
             counts |= _write_lists(data, log, parts, config, folder)
             summary = SplitSummary(**counts)
             moments = {"first_new_note": parts.first_new, "first_test_note": parts.first_test}
-            about = {"format": FORMAT, "dataset": data.path.name, "config": config.model_dump(), **moments}
+            about = {"format": FORMAT, "dataset": data.path.name, "config": config.model_dump(mode="json"), **moments}
             storage.write_json(folder / SPLIT_FILE, {**about, "counts": counts})
         record.counts.update(rows_in=log.height, rows_out=summary.train_events, **counts)
     return summary
@@ -136,7 +136,7 @@ def _write_train(data: Dataset, log: pl.DataFrame, parts: Parts, config: SplitCo
     for number, start in enumerate(range(0, seen.height, _FILE_EVENTS)):
         table = schema.conform(seen.slice(start, _FILE_EVENTS).to_arrow(), schema.ENGAGEMENT, name="engagement")
         storage.write_table(table, folder / "engagement" / f"part-{number:05d}.parquet")
-    write_meta(folder, clock=data.clock, source=data.path.name, split=config.model_dump())
+    write_meta(folder, clock=data.clock, source=data.path.name, split=config.model_dump(mode="json"))
     return {
         "train_notes": len(parts.train),
         "valid_notes": len(parts.valid),
@@ -180,7 +180,7 @@ def _write_lists(data: Dataset, log: pl.DataFrame, parts: Parts, config: SplitCo
     if len(parts.valid) and not valid.height:
         logger.warning("no valid note has a relevant note: valid-pairs is empty and can't choose a model")
     for name, table in lists.items():
-        origin = {"list": name, "dataset": data.path.name, "config": config.model_dump()}
+        origin = {"list": name, "dataset": data.path.name, "config": config.model_dump(mode="json")}
         write_pairs(table, folder / f"{name}.parquet", origin=origin)
     storage.write_table(_plain(parts.new), folder / "new-notes.parquet")
     return {

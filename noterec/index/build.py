@@ -39,7 +39,7 @@ class IndexSummary:
 
     Attributes:
         path: the index, to be given to `Index.open`.
-        bundle: the live bundle's name.
+        bundle: its name; .candidate where it wasn't published.
         kind: of the index, and why it was chosen.
         effort: the tuned search effort, None for an exact index.
         recall: share of the exact neighbours that are found.
@@ -85,6 +85,7 @@ def build_index(
     notes: str | os.PathLike[str] | None = None,
     new: New | None = None,
     config: IndexConfig = IndexConfig(),
+    publish: bool = True,
     say: Callable[[str], None] = logger.info,
 ) -> IndexSummary:
     """Build an inner-product index and make it the live one if its recall is good enough; the old one stays live until then.
@@ -96,6 +97,7 @@ def build_index(
             and has no attributes.
         new: which notes are new: a Parquet table with a note_id column, or the ids. Kept as boolean attribute `new`.
         config: the settings.
+        publish: False = keep the bundle beside the live one, as the candidate that `publish_candidate` makes live; one at a time.
         say: told the choice of the kind and its predicted cost before it is built.
 
     Returns:
@@ -180,9 +182,13 @@ def build_index(
             },
         )
         storage.write_json(aside / bundle.BUNDLE_FILE, info.model_dump(mode="json"))
-        folder = publishing.publish(target, aside)
-        collect(target)
-        dropped = publishing.prune(target, keep=config.keep, before=live_before)
+        dropped: list[str] = []
+        if publish:
+            folder = publishing.publish(target, aside)
+            collect(target)
+            dropped = publishing.prune(target, keep=config.keep, before=live_before)
+        else:
+            folder = publishing.keep_aside(target, aside)
         stage.counts.update(rows_in=found.total + found.superseded, rows_out=len(found), left_out=info.left_out)
         stage.counts.update(without_vector=without_vector, removed=removed, bundle=folder.name, kind=info.kind)
         return IndexSummary(

@@ -127,7 +127,8 @@ def check(searcher: Searcher, known: Truth, config: IndexConfig, *, kind: str, l
         raise GateError(
             f"the {kind} index finds {value:.4f} of the {known.k} nearest notes of {len(found)} sampled notes, and the "
             f"target is {config.recall_target}: not published, {stays}. Choose another kind (`--kind flat` is exact), more memory "
-            "(memory_gib), or a lower recall_target"
+            "(memory_gib), or a lower recall_target",
+            value=value,
         )
     return RecallRecord(value=round(value, 5), at=known.k, target=config.recall_target, queries=len(found))
 

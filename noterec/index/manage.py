@@ -13,7 +13,7 @@ from noterec import schema, storage
 from noterec.errors import ArtefactError, InputError
 from noterec.index import bundle, changes, publishing
 from noterec.index.attributes import NOTE_IDS
-from noterec.index.changing import add_notes, remove_notes
+from noterec.index.changing import add_notes, collect, remove_notes
 from noterec.index.vectors import load_embeddings
 from noterec.notes.dataset import Dataset
 
@@ -39,11 +39,11 @@ class ChangeSummary:
 
 @dataclass(frozen=True)
 class RollbackSummary:
-    """Which bundle was live, and which one is now.
+    """Which bundle was live, and which one is now, after a rollback or a publication.
 
     Attributes:
         path: the index.
-        was: name of the bundle that was live, None where CURRENT was damaged.
+        was: name of the bundle that was live, None where there was none or CURRENT was damaged.
         live: name of the one that is now.
     """
 
@@ -153,6 +153,28 @@ def remove_ids(
         raise InputError("no note to remove; give ids, or a table of them (--ids)")
     removed = remove_notes(place, wanted)
     return ChangeSummary(place, 0, removed, len(wanted) - removed, changes.read(place).through)
+
+
+def publish_candidate(index: str | os.PathLike[str]) -> RollbackSummary:
+    """Make the bundle that was built with `publish=False` the live one, in one step.
+
+    Raises:
+        InputError: no bundle waits there, or a build is running.
+        ArtefactError: another bundle went live since it was built, or a file of it changed; the live one stays.
+    """
+    place = storage.local(index)
+    with publishing.building(place):
+        folder = publishing.candidate(place)
+        info, live = bundle.read_info(folder), bundle.live_name(place)
+        if live != info.previous:
+            raise ArtefactError(
+                f"{folder}: was built while {info.previous or 'nothing'} was live, and {live or 'nothing'} is now; build it again"
+            )
+        bundle.verify(folder, info, hashes=True)
+        published = publishing.publish(place, folder)
+        collect(place)
+        publishing.prune(place, keep=int(info.config["keep"]), before=live)
+    return RollbackSummary(place, live, published.name)
 
 
 def roll_back(index: str | os.PathLike[str], *, to: str | None = None) -> RollbackSummary:

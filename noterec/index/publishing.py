@@ -12,8 +12,20 @@ from pathlib import Path
 
 from noterec import storage
 from noterec.errors import InputError
-from noterec.index.bundle import BUNDLES, CURRENT, FileRecord, bundles, find, live_name, number, read_info, verify
+from noterec.index.bundle import (
+    BUNDLE_FILE,
+    BUNDLES,
+    CURRENT,
+    FileRecord,
+    bundles,
+    find,
+    live_name,
+    number,
+    read_info,
+    verify,
+)
 
+CANDIDATE = ".candidate"  # a whole bundle that waits for a decision
 _ASIDE = ".building-"
 
 
@@ -66,6 +78,26 @@ def publish(index: Path, aside: Path) -> Path:
         folder = index / BUNDLES / name
         aside.rename(folder)
         _point(index, name)
+    return folder
+
+
+def keep_aside(index: Path, aside: Path) -> Path:
+    """Keep a whole bundle as the index's candidate, in place of an earlier one; returns its folder."""
+    folder = index / BUNDLES / CANDIDATE
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
+    return folder
+
+
+def candidate(index: Path) -> Path:
+    """The folder of the bundle that waits to be published.
+
+    Raises:
+        InputError: there is none.
+    """
+    folder = index / BUNDLES / CANDIDATE
+    if not (folder / BUNDLE_FILE).is_file():
+        raise InputError(f"{index}: no bundle waits to be published there; build one with publish=False")
     return folder
 
 

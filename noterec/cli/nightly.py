@@ -1,0 +1,118 @@
+"""Commands of the nightly job."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from noterec.cli import output
+from noterec.cli.app import Json, Set, app, load
+
+NIGHTLY_HELP = """Everything that is to be done with a platform's notes every night, from one settings file.
+
+    \b
+    noterec settings nightly > nightly.yaml       # all settings; dataset and home are the two to change
+    noterec nightly nightly.yaml --dry-run
+    noterec nightly nightly.yaml
+    noterec nightly status nightly.yaml
+    noterec nightly rollback nightly.yaml
+    """
+
+
+class RunByDefault(TyperGroup):
+    """`noterec nightly CONFIG` runs: what isn't the name of a command is an argument of `run`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, "--help"):
+            args.insert(0, "run")
+        return super().parse_args(ctx, args)
+
+
+nightly = typer.Typer(
+    name="nightly",
+    cls=RunByDefault,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    help=NIGHTLY_HELP,
+)
+app.add_typer(nightly)
+
+ConfigFile = Annotated[Path, typer.Argument(help="YAML file; `noterec settings nightly` shows all settings")]
+
+
+@nightly.command()
+def run(
+    config: ConfigFile,
+    night: Annotated[
+        datetime.datetime | None, typer.Option(formats=["%Y-%m-%d"], help="the date; today (UTC) unless given")
+    ] = None,
+    accept: Annotated[
+        list[str] | None, typer.Option(help="a gate that shall not stop this run, by name; may be repeated")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be done, and do nothing")] = False,
+    set_: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Run a night: validate, pairs, train if due, embed, choose a model, index, evaluate, gate, publish, neighbours, collect.
+
+    Exit codes: 0 published, or nothing to do; 2 the input is wrong; 3 a gate stopped it; 75 another night is running. Whatever it
+    is, what was published before stays, and the same command goes on where it stopped.
+
+    \b
+    noterec nightly nightly.yaml
+    noterec nightly nightly.yaml --accept "deleted notes"
+    """
+    from noterec.config import NightlyConfig
+
+    settings = load(NightlyConfig, config, set_)
+    date = None if night is None else night.date()
+    if dry_run:
+        from noterec.nightly.preview import preview
+
+        lines = preview(settings, night=date)
+        columns = ["stage", "would", "why"]
+        output.table(columns, [[line.stage, line.would, line.why] for line in lines], as_json=as_json)
+        return
+    from noterec.nightly import run_nightly
+
+    output.night(run_nightly(settings, night=date, accept=tuple(accept or ())), as_json=as_json)
+
+
+@nightly.command()
+def status(config: ConfigFile, set_: Set = None, as_json: Json = False) -> None:
+    """List the nights: what came of each, and its figures.
+
+    \b
+    noterec nightly status nightly.yaml
+    """
+    import dataclasses
+
+    from noterec.config import NightlyConfig
+    from noterec.nightly import nightly_status
+
+    lines = [dataclasses.asdict(line) for line in nightly_status(load(NightlyConfig, config, set_))]
+    columns = list(lines[0]) if lines else ["run"]
+    output.table(columns, [list(line.values()) for line in lines], as_json=as_json)
+
+
+@nightly.command()
+def rollback(
+    config: ConfigFile,
+    to: Annotated[str | None, typer.Option("--to", help="the bundle; default: the one that was live before")] = None,
+    set_: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Make an earlier bundle and its neighbour tables live again, in one step; the later bundle stays, as a way forward.
+
+    \b
+    noterec nightly rollback nightly.yaml
+    """
+    from noterec.config import NightlyConfig
+    from noterec.nightly import rollback_nightly
+
+    output.summary(rollback_nightly(load(NightlyConfig, config, set_), to=to), as_json=as_json)

@@ -1,0 +1,170 @@
+"""The first stages of a night: what the platform brought, and what will be asked of tonight's index."""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+
+from noterec import storage
+from noterec.engagement.pairs import pairs, relevant, write_pairs
+from noterec.errors import InputError
+from noterec.index.bundle import NOTES_FILE, find, live_name
+from noterec.nightly.history import published_nights
+from noterec.nightly.home import stamp_of
+from noterec.nightly.night import Done, Night
+from noterec.notes.dataset import UNDATED_SHARE, Dataset
+from noterec.notes.validate import validate as validate_dataset
+
+NEW_NOTES, NEW_PAIRS, WARM_PAIRS = "new-notes.parquet", "questions.parquet", "questions-warm.parquet"
+TOP, MIN_SUPPORT = 10, 2  # of the evaluation protocol: the ten strongest by cosine, shared by two people at least
+HISTORY, JUDGED_FROM = 14, 4  # earlier nights that make the usual range, and how many it takes
+
+
+def validate(night: Night) -> Done:
+    """Read the dataset, compare it with what is live, and stop where it is not what it was."""
+    config, gates = night.config, night.config.gates
+    found = validate_dataset(config.dataset)
+    notes = Dataset(config.dataset).notes(["created_at"])
+    if "created_at" not in notes.columns or notes["created_at"].null_count() > UNDATED_SHARE * notes.height:
+        raise InputError(
+            f"{config.dataset}: more than {UNDATED_SHARE:.0%} of the notes have no created_at, and the nightly job needs it to "
+            "know which are new; import it with --map created_at=COLUMN"
+        )
+    created = notes["created_at"]
+    new = notes.filter(created >= night.moment - dt.timedelta(days=config.new_days))["note_id"].sort()
+    live = live_ids(night)
+    added = notes.height if live is None else notes.height - int(notes["note_id"].is_in(live.implode()).sum())
+    gone = 0 if live is None else len(live) - int(live.is_in(notes["note_id"].implode()).sum())
+    table = pl.DataFrame(
+        {"note_id": new, "part": ["test"] * len(new)}, schema={"note_id": pl.String, "part": pl.String}
+    )
+    storage.write_table(table.to_arrow(compat_level=pl.CompatLevel.oldest()), night.folder / NEW_NOTES)
+    newest = created.max()
+    done = Done(
+        f"{notes.height:,} notes, {len(new):,} of them new, and {found.events:,} events; since the live index {added:,} came and "
+        f"{gone:,} went",
+        {
+            "notes": notes.height,
+            "new": len(new),
+            "added": added,
+            "deleted": gone,
+            "events": found.events,
+            "users": found.users,
+            "unreadable": found.notes_without_anything,
+            "unknown_events": found.unknown_events,
+        },
+        {"first": live is None, "newest": newest.isoformat() if isinstance(newest, dt.datetime) else None},
+    )
+    share = found.notes_without_anything / notes.height
+    night.judge(
+        "rejects",
+        share,
+        bound=f"at most {gates.rejects:.1%}",
+        ok=share <= gates.rejects,
+        says=f"{found.notes_without_anything:,} of {notes.height:,} notes have neither text nor picture ({share:.1%})",
+    )
+    if live is None:
+        return done
+    change = notes.height / len(live) - 1
+    night.judge(
+        "notes",
+        change,
+        bound=f"within ±{gates.notes:.0%} of the live index",
+        ok=abs(change) <= gates.notes,
+        says=f"{notes.height:,} notes, {change:+.1%} against {len(live):,}",
+    )
+    usual = [outcome.figures for outcome in published_nights(night, "validate")][-HISTORY:]
+    lost = gone / len(live)
+    low, high = _usual_range([int(figures["deleted"]) for figures in usual], gates.counts, floor=0.01 * len(live))
+    most = min(gates.deleted, high / len(live))
+    night.judge(
+        "deleted notes",
+        lost,
+        bound=f"at most {most:.1%} of the live index",
+        ok=lost <= most,
+        says=f"{gone:,} notes of the live index are gone ({lost:.1%})",
+    )
+    low, high = _usual_range([int(figures["added"]) for figures in usual], gates.counts, floor=0.01 * len(live))
+    night.judge(
+        "new notes",
+        added if len(usual) >= JUDGED_FROM else None,
+        bound=f"{low:,.0f} to {high:,.0f}" if len(usual) >= JUDGED_FROM else "a usual range",
+        ok=low <= added <= high,
+        says=f"{added:,} notes came since the live index"
+        + ("" if len(usual) >= JUDGED_FROM else f"; judged once {JUDGED_FROM} earlier nights say what is usual"),
+    )
+    return done
+
+
+def _usual_range(earlier: Sequence[int], factor: float, *, floor: float) -> tuple[float, float]:
+    """From the median of earlier nights divided by a factor to it times the factor; open where they are too few.
+
+    Below `floor` nothing is unusual: of few notes, twice as many are still few.
+    """
+    if len(earlier) < JUDGED_FROM:
+        return 0.0, np.inf
+    middle = float(np.median(earlier))
+    low = np.floor(middle / factor)
+    return (0.0 if middle <= floor else low), max(np.ceil(middle * factor), floor)
+
+
+def mine(night: Night) -> Done:
+    """Related pairs of the whole log, and the questions that tonight's evaluation asks; again only where something is newer."""
+    config, home = night.config, night.home
+    data = Dataset(config.dataset)
+    if not data.engagement_files:
+        return Done(
+            "no engagement yet: no pairs, and nothing to evaluate by", status="skipped", result={"questions": 0}
+        )
+    asked, warm = _questions(night, data)
+    figures = {"questions": asked, "warm_questions": warm}
+    mark = storage.value_hash(
+        [[stamp_of(file) for file in (*data.note_files, *data.engagement_files)], config.pairs.model_dump(mode="json")]
+    )
+    if home.pairs.is_file() and (storage.read_origin(home.pairs) or {}).get("input") == mark:
+        says = f"pairs are of this log already; {asked:,} new and {warm:,} known notes to ask for"
+        return Done(says, {**figures}, {"questions": asked})
+    fresh = night.folder / "pairs.parquet"
+    found = pairs(config.dataset, out=fresh, config=config.pairs)
+    origin = {**(storage.read_origin(fresh) or {}), "input": mark}
+    storage.write_table(storage.read_table(fresh), home.pairs, origin=origin)
+    fresh.unlink()
+    return Done(
+        f"{found.pairs:,} related pairs around {found.anchors:,} notes; {asked:,} new and {warm:,} known notes to ask for",
+        {"pairs": found.pairs, "anchors": found.anchors, **figures},
+        {"questions": asked},
+    )
+
+
+def _questions(night: Night, data: Dataset) -> tuple[int, int]:
+    """Write which notes are relevant to new notes, and which new notes to known ones; how many of each are asked for."""
+    gates = night.config.gates
+    new = pl.Series(storage.read_table(night.folder / NEW_NOTES)["note_id"], dtype=pl.String)
+    log = data.engagement()
+    strongest = functools.partial(relevant, log, data.note_ids, clock=data.clock, top=TOP, min_support=MIN_SUPPORT)
+    known = data.note_ids.filter(~data.note_ids.is_in(new.implode()))
+    lists = {
+        NEW_PAIRS: strongest(anchors=new, description="questions"),
+        WARM_PAIRS: strongest(anchors=known, candidates=new, description="warm questions"),
+    }
+    counts = []
+    for file, table in lists.items():
+        anchors = table["anchor_id"].unique().sort()
+        if len(anchors) > gates.questions:
+            anchors = anchors.sample(gates.questions, seed=0, shuffle=True)
+            table = table.filter(pl.col("anchor_id").is_in(anchors.implode()))
+        write_pairs(table, night.folder / file, origin={"night": night.name, "new_days": night.config.new_days})
+        counts.append(len(anchors))
+    return counts[0], counts[1]
+
+
+def live_ids(night: Night) -> pl.Series | None:
+    """The notes of the live bundle; None where nothing is published."""
+    if live_name(night.home.index) is None:
+        return None
+    table = storage.read_table(find(night.home.index) / NOTES_FILE, columns=["note_id"])
+    return pl.Series(table["note_id"], dtype=pl.String)

@@ -1,0 +1,294 @@
+"""One night: which run it is, what it may still do, and how it is written down.
+
+`Night.open(config)` finds tonight's unfinished run, or begins one; `do(stage)` does one stage, once. Whatever stages tell each
+other stands in run.json and in files, so that each may run in a process of its own, and a killed night goes on at the stage that it
+was in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from noterec import storage
+from noterec.config import NightlyConfig, load
+from noterec.errors import GateError, InputError
+from noterec.nightly.home import Home, stamp_of
+from noterec.nightly.record import Figure, GateResult, Outcome, Record, Verdict, now
+from noterec.notes.dataset import Dataset
+
+logger = logging.getLogger(__name__)
+
+GATES = (
+    "rejects",
+    "notes",
+    "deleted notes",
+    "new notes",
+    "canaries",
+    "index recall",
+    "recall new -> all",
+    "recall warm -> new",
+    "staleness",
+)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a stage returns: what it says of itself, and what it leaves for later stages."""
+
+    says: str
+    figures: dict[str, Figure] = field(default_factory=dict)
+    result: dict[str, Any] = field(default_factory=dict)
+    status: Literal["done", "skipped"] = "done"
+
+
+@dataclass(frozen=True, eq=False)
+class Night:
+    """One run of one night.
+
+    Attributes:
+        config: the settings.
+        home: the job's folder.
+        date: the night.
+        moment: what "now" is for it: the present on the day itself, the end of the day for an earlier one.
+        record: what was done so far.
+        accept: names of gates that a person lets through.
+    """
+
+    config: NightlyConfig
+    home: Home
+    date: dt.date
+    moment: dt.datetime
+    record: Record
+    accept: frozenset[str]
+
+    @classmethod
+    def open(
+        cls,
+        config: NightlyConfig | str | os.PathLike[str],
+        night: dt.date | None = None,
+        accept: Sequence[str] = (),
+    ) -> Night:
+        """Find the run of a night whose input is as it is now, or begin one.
+
+        Args:
+            config: the settings, or their YAML file.
+            night: the date, today's (UTC) unless given.
+            accept: names of gates that shall not stop this run.
+
+        Raises:
+            InputError: no dataset, a night in the future, an unknown gate, or a home that is something else's.
+            LockedError: another process is at it.
+        """
+        settings = config if isinstance(config, NightlyConfig) else load(NightlyConfig, config)
+        date, moment = clock(night)
+        allowed = known_gates(accept)
+        Dataset(settings.dataset)  # before anything is made
+        home = Home.open(settings.home, create=True)
+        with home.claimed():
+            mark = fingerprint(settings, date)
+            runs = home.runs(date)
+            record = Record.read(runs[-1]) if runs else None
+            if record is None or record.facts["fingerprint"] != mark:
+                record = Record.begin(
+                    home.new_run(date),
+                    night=date.isoformat(),
+                    moment=moment.isoformat(),
+                    fingerprint=mark,
+                    config=settings.model_dump(mode="json"),
+                )
+        began = dt.datetime.fromisoformat(record.facts["moment"])  # of a run that goes on: what was new stays new
+        return cls(settings, home, date, began, record, allowed)
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.record.folder
+
+    @property
+    def name(self) -> str:
+        """The run's name: the date, and a number from the second run on."""
+        return self.folder.name
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.record.outcome == "published"
+
+    def do(self, stage: str) -> Outcome:
+        """Do a stage, unless this run has done it already.
+
+        Returns:
+            What was done, now or then.
+
+        Raises:
+            InputError: no such stage, or one before it isn't done.
+            GateError: a gate stopped the night.
+        """
+        from noterec.nightly.stages import STAGE_WORK
+
+        if stage not in STAGE_WORK:
+            raise InputError(f"nightly: no stage {stage!r}; expected one of {', '.join(STAGE_WORK)}")
+        if (before := self.record.outcome_of(stage)) is not None:
+            return before
+        missing = [
+            name for name in list(STAGE_WORK)[: list(STAGE_WORK).index(stage)] if self.record.outcome_of(name) is None
+        ]
+        if missing:
+            raise InputError(
+                f"night {self.name}: {missing[0]} has to be done before {stage}; where the dataset has changed since, begin with "
+                "the first stage again"
+            )
+        with self.home.claimed(), self._logged():
+            return self._work(stage, STAGE_WORK[stage])
+
+    def _work(self, stage: str, work: Callable[[Night], Done]) -> Outcome:
+        started, clock_start = now(), time.perf_counter()
+        self.record.facts.update(outcome="running", error=None)
+        self.record.set_stage(stage, status="running", started=started)
+        logger.info("night %s: %s", self.name, stage)
+        try:
+            done = work(self)
+        except BaseException as error:
+            seconds = round(time.perf_counter() - clock_start, 3)
+            status = "stopped" if isinstance(error, GateError) else "failed"
+            told = " ".join(f"{type(error).__name__}: {error}".split())
+            self.record.set_stage(stage, status=status, started=started, seconds=seconds, says=told)
+            raise
+        seconds = round(time.perf_counter() - clock_start, 3)
+        self.record.set_stage(
+            stage,
+            status=done.status,
+            started=started,
+            seconds=seconds,
+            says=done.says,
+            figures=done.figures,
+            result=done.result,
+        )
+        logger.info("night %s: %s %s in %.1f s: %s", self.name, stage, done.status, seconds, done.says)
+        return Outcome(stage, done.status, seconds, done.says, done.figures)
+
+    def judge(self, name: str, value: float | None, *, bound: str, ok: bool, says: str) -> None:
+        """Write down a gate, and stop the night where it isn't passed.
+
+        Args:
+            name: one of `GATES`.
+            value: what was measured; None = nothing could be, which stops nothing.
+            bound: what the value has to be.
+            ok: whether it is.
+            says: the value in words.
+
+        Raises:
+            GateError: it isn't, and nobody accepted it.
+        """
+        assert name in GATES
+        verdict: Verdict = "passed"
+        if value is None:
+            verdict = "not measured"
+        elif not ok:
+            verdict = "accepted" if name in self.accept else "stopped"
+        self.record.set_gate(GateResult(name, value, bound, verdict, says))
+        if verdict == "stopped":
+            raise GateError(
+                f"night {self.name}: the gate {name!r} stops it: {says}; expected {bound}. What was published before stays. Look "
+                f'at {self.folder / "report.html"}; where this is meant, `noterec nightly ... --accept "{name}"` goes on'
+            )
+
+    def gates(self) -> list[GateResult]:
+        """All gates in the order of `GATES`; one that wasn't reached yet is not among them."""
+        return sorted(self.record.gates, key=lambda gate: GATES.index(gate.name))
+
+    def finish(self, error: BaseException | None = None) -> Path:
+        """End the run: write down how, and its page.
+
+        Args:
+            error: what ended it; None = all stages are done.
+
+        Returns:
+            The page, report.html in the run's folder.
+        """
+        from noterec.nightly.report import write_report
+
+        outcome = "published"
+        if isinstance(error, GateError):
+            outcome = "stopped"
+        elif isinstance(error, KeyboardInterrupt):
+            outcome = "interrupted"
+        elif error is not None:
+            outcome = "failed"
+        told = None if error is None else " ".join(f"{type(error).__name__}: {error}".split())
+        with self.home.claimed():
+            self.record.end(outcome, told)
+            return write_report(self)
+
+    @contextlib.contextmanager
+    def _logged(self) -> Iterator[None]:
+        """Everything that noterec logs at INFO also goes to log.txt of the run."""
+        handler = logging.FileHandler(self.folder / "log.txt", encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        package = logging.getLogger("noterec")
+        level = package.level
+        # The console keeps its own level: a handler there filters by the root's, which is above INFO unless --verbose.
+        quiet = [h for h in logging.getLogger().handlers if h.level == logging.NOTSET]
+        levels = logging.getLogger().getEffectiveLevel()
+        for other in quiet:
+            other.setLevel(levels)
+        package.setLevel(logging.INFO)
+        package.addHandler(handler)
+        try:
+            yield
+        finally:
+            package.removeHandler(handler)
+            package.setLevel(level)
+            for other in quiet:
+                other.setLevel(logging.NOTSET)
+            handler.close()
+
+
+def clock(night: dt.date | None) -> tuple[dt.date, dt.datetime]:
+    """The night's date, and what "now" is for it.
+
+    Raises:
+        InputError: it is in the future.
+    """
+    present = dt.datetime.now(dt.UTC)
+    date = night or present.date()
+    if date > present.date():
+        raise InputError(
+            f"nightly: {date} is in the future (it is {present:%Y-%m-%d %H:%M} UTC); give a date up to today"
+        )
+    end = dt.datetime.combine(date, dt.time(), dt.UTC) + dt.timedelta(days=1)
+    return date, min(present, end)
+
+
+def known_gates(accept: Sequence[str]) -> frozenset[str]:
+    """Names of gates, checked.
+
+    Raises:
+        InputError: there is no such gate.
+    """
+    for name in accept:
+        if name not in GATES:
+            raise InputError(f"nightly: no gate {name!r} to accept; expected one of {', '.join(map(repr, GATES))}")
+    return frozenset(accept)
+
+
+def fingerprint(config: NightlyConfig, date: dt.date) -> str:
+    """Differs once a file of the dataset or of the model, a setting, or the night is another."""
+    data = Dataset(config.dataset)
+    files: list[Any] = [stamp_of(file) for file in (*data.note_files, *data.engagement_files)]
+    return storage.value_hash([files, model_stamp(config.model), config.model_dump(mode="json"), date.isoformat()])
+
+
+def model_stamp(model: str | None) -> list[Any]:
+    """What tells that a model's folder was written again; a name on a hub stands for itself."""
+    if model is None or not Path(model).is_dir():
+        return [model]
+    return [str(model), *(stamp_of(file)[1:] for file in sorted(Path(model).iterdir()) if file.is_file())]
