@@ -116,3 +116,40 @@ def rollback(
     from noterec.nightly import rollback_nightly
 
     output.summary(rollback_nightly(load(NightlyConfig, config, set_), to=to), as_json=as_json)
+
+
+@app.command()
+def forget(
+    config: ConfigFile,
+    note: Annotated[list[str] | None, typer.Option("--note", help="id of a note; may be repeated")] = None,
+    user: Annotated[
+        list[str] | None,
+        typer.Option("--user", help="id of a person: their engagement, and their own notes; may be repeated"),
+    ] = None,
+    ids: Annotated[
+        Path | None, typer.Option("--ids", help="a table with a column note_id, user_id, or both: what to forget")
+    ] = None,
+    keep_dataset: Annotated[
+        bool, typer.Option("--keep-dataset", help="leave the dataset's files alone; their owner deletes there")
+    ] = False,
+    set_: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Delete notes and people from the published index and every table of the nightly job, the dataset included.
+
+    \b
+    noterec forget nightly.yaml --note n000042
+    noterec forget nightly.yaml --user u000007 --keep-dataset
+    """
+    from noterec.config import NightlyConfig
+    from noterec.nightly.forget import forget as run
+    from noterec.nightly.forget import listed
+
+    notes, users = listed(ids) if ids is not None else ([], [])
+    summary = run(
+        load(NightlyConfig, config, set_),
+        notes=[*(note or ()), *notes],
+        users=[*(user or ()), *users],
+        keep_dataset=keep_dataset,
+    )
+    output.summary(summary, as_json=as_json)

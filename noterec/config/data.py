@@ -17,6 +17,11 @@ class SampleConfig(Settings):
     notes: int = Field(3000, ge=50, description="notes, the last week's new ones included")
     users: int = Field(1500, ge=10, description="people")
     weeks: int = Field(4, ge=2, le=52, description="length of the log in weeks; the last one brings the new notes")
+    arrival: Literal["last-week", "steady"] = Field(
+        "last-week",
+        description="last-week: a fifth of the notes comes in the last week; steady: notes come every day, and are engaged with most "
+        "in their first days",
+    )
     image_px: int = Field(64, ge=16, le=512, description="side of the square pictures, in pixels")
     seed: int = Field(0, ge=0)
 

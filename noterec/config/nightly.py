@@ -38,6 +38,7 @@ class NightEvaluateConfig(EvaluateConfig):
     """The evaluation protocol, without the arm that knows tonight's clicks."""
 
     builtin: list[str] = Field(["bm25"], description="built-in arms beside the model's: bm25, random")
+    html: bool = Field(True, description="write the evaluation's page, report.html, too")
 
 
 class GatesConfig(Settings):
@@ -56,7 +57,7 @@ class GatesConfig(Settings):
         4.0,
         gt=1,
         description="tonight's new and deleted notes lie between the median of the last 14 nights divided and multiplied by this; "
-        "judged from the fifth night on",
+        "judged once four nights say what is usual",
     )
     canaries: int = Field(512, ge=0, description="unchanged notes that are encoded again and compared; 0 = none")
     canary_cosine: float = Field(

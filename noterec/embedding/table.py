@@ -85,7 +85,7 @@ def embeddings_status(path: str | os.PathLike[str], *, deep: bool = False) -> Em
         InputError: there is no such table.
     """
     with progress.stage("status") as record:
-        folder = _open(path)
+        folder = open_table(path)
         damage = {found.name: found.reason for found in folder.check(deep=deep)}
         try:
             done = Done(folder.path, _without(folder, damage))
@@ -139,7 +139,7 @@ def compact_embeddings(path: str | os.PathLike[str], *, shard_rows: int = 10_000
     """
     if shard_rows < 1:
         raise InputError(f"shard_rows={shard_rows}: expected at least 1")
-    folder = _open(path)
+    folder = open_table(path)
     with progress.stage("compact") as record, folder.claim("noterec embeddings compact"):
         before = folder.shards
         done = Done(folder.path, before)
@@ -176,7 +176,7 @@ def repair_embeddings(path: str | os.PathLike[str]) -> RepairSummary:
         InputError: there is no such table.
         LockedError: a job is writing it.
     """
-    folder = _open(path)
+    folder = open_table(path)
     with progress.stage("repair") as record, folder.claim("noterec embeddings repair"):
         damage = {found.name: found.reason for found in folder.check(deep=True)}
         damage |= _unreadable(folder, damage)
@@ -253,7 +253,7 @@ class _Writer:
         self._bar.advance(table.num_rows)
 
 
-def _open(path: str | os.PathLike[str]) -> storage.ShardFolder:
+def open_table(path: str | os.PathLike[str]) -> storage.ShardFolder:
     """The table in a folder, whatever its origin."""
     place = storage.place(path)
     manifest = read_manifest(place)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Collection
+
 import numpy as np
 import pyarrow as pa
 
 from noterec import storage
-from noterec.embedding.done import Done, column_of
+from noterec.embedding.done import Done, column_of, keys_of
+from noterec.embedding.epoch import Epoch
+from noterec.embedding.table import compact_embeddings, open_table
 
 ROWS = 8192  # of a shard of them: in memory, a null vector takes as much as any other
 
@@ -32,6 +37,32 @@ def withdraw_unseen(folder: storage.ShardFolder, done: Done, *, epoch: int) -> N
             ids = ids.slice(ROWS)
     if len(ids):
         _bury(ids, folder, epoch)
+
+
+def withdraw_notes(path: str | os.PathLike[str], ids: Collection[str]) -> int:
+    """Take notes out of a table, their older rows included: tombstones first, then a compaction.
+
+    Args:
+        path: the folder that `noterec embed` or `noterec generate` wrote.
+        ids: of the notes; those that it doesn't have are no matter.
+
+    Returns:
+        How many notes it had.
+
+    Raises:
+        InputError: there is no such table.
+        LockedError: a job is writing it.
+    """
+    folder = open_table(path)
+    with folder.claim("noterec forget"):
+        done = Done(folder.path, folder.shards)
+        done.see_all()
+        done.see(keys_of(pa.array(sorted(ids), pa.string())), False)
+        gone = done.unseen
+        if gone:
+            withdraw_unseen(folder, done, epoch=Epoch.of(folder).number)
+    compact_embeddings(path)
+    return gone
 
 
 def _bury(ids: pa.ChunkedArray, folder: storage.ShardFolder, epoch: int) -> None:

@@ -101,6 +101,27 @@ def candidate(index: Path) -> Path:
     return folder
 
 
+def discard(index: Path, name: str) -> None:
+    """Delete one bundle that isn't live, and the candidate, which may hold what it held.
+
+    Raises:
+        InputError: it is live.
+    """
+    with _pointing(index):
+        folder = index / BUNDLES / name
+        if find(index) == folder:
+            raise InputError(f"{index}: {name} is live; publish or roll back to another bundle first")
+        shutil.rmtree(index / BUNDLES / CANDIDATE, ignore_errors=True)
+        if folder.is_dir():
+            _delete(folder)
+
+
+def _delete(bundle: Path) -> None:
+    # Renamed first: a removal that is cut short must not leave a bundle that looks whole.
+    gone = bundle.rename(bundle.with_name(f"{_ASIDE}gone-{bundle.name}"))
+    shutil.rmtree(gone, ignore_errors=True)
+
+
 def prune(index: Path, *, keep: int, before: str | None) -> list[str]:
     """Delete the oldest bundles beyond `keep`, but neither the live one nor the one that was live before it.
 
@@ -116,9 +137,7 @@ def prune(index: Path, *, keep: int, before: str | None) -> list[str]:
         needed = {find(index).name, before if keep > 1 else None}
         old = [bundle for bundle in bundles(index)[:-keep] if bundle.name not in needed]
         for bundle in old:
-            # Renamed first: a removal that is cut short must not leave a bundle that looks whole.
-            gone = bundle.rename(bundle.with_name(f"{_ASIDE}gone-{bundle.name}"))
-            shutil.rmtree(gone, ignore_errors=True)
+            _delete(bundle)
         for leftover in index.glob(f".{CURRENT}.*.tmp"):  # of a killed process: we hold the lock of whoever writes it
             leftover.unlink(missing_ok=True)
     return [bundle.name for bundle in old]

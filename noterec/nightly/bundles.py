@@ -78,6 +78,7 @@ def measure(night: Night) -> Done:
         warm_pairs=night.folder / WARM_PAIRS,
         new_notes=night.folder / NEW_NOTES,
         out=night.folder / EVALUATION,
+        image_root=night.config.image_root if night.config.evaluate.html else None,
         config=night.config.evaluate,
     )
     figures: dict[str, int | float | str] = {}

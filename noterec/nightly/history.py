@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from noterec.errors import ArtefactError, InputError
 from noterec.nightly.home import Home
 from noterec.nightly.night import Night
-from noterec.nightly.record import Outcome, Record
+from noterec.nightly.record import Record
 
 
 def records(home: Home) -> Iterator[Record]:
@@ -19,13 +19,22 @@ def records(home: Home) -> Iterator[Record]:
             continue
 
 
-def published_nights(night: Night, stage: str) -> list[Outcome]:
-    """What a stage did in the earlier runs that published something on top of something, the oldest first."""
-    found = []
+def changed_counts(night: Night) -> tuple[list[dict[str, int]], dict[str, int]]:
+    """How many notes came (`added`) and went (`deleted`) in earlier nights, and so far tonight.
+
+    Runs that published something on top of an earlier bundle count; the runs of one night are one.
+
+    Returns:
+        A mapping for each earlier night, the oldest first, and tonight's.
+    """
+    nights: dict[str, dict[str, int]] = {}
     for record in records(night.home):
         if record.folder == night.folder or record.outcome != "published" or record.result("validate")["first"]:
             continue
-        outcome = record.outcome_of(stage)
-        if outcome is not None:
-            found.append(outcome)
-    return found
+        outcome = record.outcome_of("validate")
+        assert outcome is not None  # nothing is published without it
+        sums = nights.setdefault(record.facts["night"], {"added": 0, "deleted": 0})
+        for name in sums:
+            sums[name] += int(outcome.figures[name])
+    tonight = nights.pop(night.date.isoformat(), {"added": 0, "deleted": 0})
+    return [nights[date] for date in sorted(nights)], tonight

@@ -13,7 +13,7 @@ from noterec import storage
 from noterec.engagement.pairs import pairs, relevant, write_pairs
 from noterec.errors import InputError
 from noterec.index.bundle import NOTES_FILE, find, live_name
-from noterec.nightly.history import published_nights
+from noterec.nightly.history import changed_counts
 from noterec.nightly.home import stamp_of
 from noterec.nightly.night import Done, Night
 from noterec.notes.dataset import UNDATED_SHARE, Dataset
@@ -77,9 +77,11 @@ def validate(night: Night) -> Done:
         ok=abs(change) <= gates.notes,
         says=f"{notes.height:,} notes, {change:+.1%} against {len(live):,}",
     )
-    usual = [outcome.figures for outcome in published_nights(night, "validate")][-HISTORY:]
+    usual, tonight = changed_counts(night)
+    usual = usual[-HISTORY:]
+    floor = 0.01 * len(live)
     lost = gone / len(live)
-    low, high = _usual_range([int(figures["deleted"]) for figures in usual], gates.counts, floor=0.01 * len(live))
+    _, high = _usual_range([counts["deleted"] for counts in usual], gates.counts, floor=floor)
     most = min(gates.deleted, high / len(live))
     night.judge(
         "deleted notes",
@@ -88,14 +90,16 @@ def validate(night: Night) -> Done:
         ok=lost <= most,
         says=f"{gone:,} notes of the live index are gone ({lost:.1%})",
     )
-    low, high = _usual_range([int(figures["added"]) for figures in usual], gates.counts, floor=0.01 * len(live))
+    came = added + tonight["added"]
+    low, high = _usual_range([counts["added"] for counts in usual], gates.counts, floor=floor)
+    judged = len(usual) >= JUDGED_FROM
     night.judge(
         "new notes",
-        added if len(usual) >= JUDGED_FROM else None,
-        bound=f"{low:,.0f} to {high:,.0f}" if len(usual) >= JUDGED_FROM else "a usual range",
-        ok=low <= added <= high,
-        says=f"{added:,} notes came since the live index"
-        + ("" if len(usual) >= JUDGED_FROM else f"; judged once {JUDGED_FROM} earlier nights say what is usual"),
+        came if judged else None,
+        bound=f"{low:,.0f} to {high:,.0f}" if judged else "a usual range",
+        ok=low <= came <= high,
+        says=f"{came:,} notes came tonight"
+        + ("" if judged else f"; judged once {JUDGED_FROM} earlier nights say what is usual"),
     )
     return done
 

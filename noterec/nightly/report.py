@@ -13,6 +13,7 @@ from noterec import pages, storage
 from noterec.errors import NoterecError
 from noterec.index.bundle import live_name
 from noterec.index.search import Index
+from noterec.nightly.bundles import EVALUATION
 from noterec.nightly.history import records
 from noterec.nightly.home import TABLES
 from noterec.nightly.night import GATES, Night
@@ -57,7 +58,7 @@ def write_report(night: Night) -> Path:
         curves=_curves(history),
         nights=_nights(history, night.name),
         examples=_examples(night) if record.outcome == "published" else [],
-        evaluation="evaluation/report.md" if (night.folder / "evaluation" / "report.md").is_file() else None,
+        evaluation=_evaluation(night),
         now=dt.datetime.now(dt.UTC),
     )
     for file in (night.folder / FILE, night.home.report):
@@ -72,6 +73,12 @@ def _outcome(night: Night) -> str:
     if out is not None and night.record.outcome in ("failed", "interrupted"):
         return "The bundle is published, and a later stage failed; the same command goes on"
     return WORDS[night.record.outcome]
+
+
+def _evaluation(night: Night) -> str | None:
+    """The evaluation's page, or else its text, as this page names it."""
+    files = (f"{EVALUATION}/{name}" for name in ("report.html", "report.md"))
+    return next((file for file in files if (night.folder / file).is_file()), None)
 
 
 def _figures(record: Record) -> dict[str, Any]:

@@ -147,7 +147,7 @@ def choose_model(night: Night) -> Done:
     stays = {"model": dataclasses.asdict(live), "won": False}
     if not night.record.result("pairs")["questions"]:
         return Done("no new note has engagement yet, so no model can win: the live one stays", result=stays)
-    config = night.config.evaluate.model_copy(update={"builtin": [], "fuse": False, "sums": []})
+    config = night.config.evaluate.model_copy(update={"builtin": [], "fuse": False, "sums": [], "html": False})
     folder = night.folder / "models"
     evaluate(
         {LIVE: live.embeddings(night), OTHER: other.embeddings(night)},

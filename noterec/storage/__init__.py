@@ -5,6 +5,7 @@ what its `manifest.json` names and nothing else, so a job that was killed leaves
 local or URLs of object stores (s3://, gs://, az://), except where `local` refuses these.
 """
 
+from noterec.storage.erasing import erase_rows, named
 from noterec.storage.files import atomic_write, file_hash, read_json, value_hash, write_json
 from noterec.storage.manifest import MANIFEST
 from noterec.storage.objects import ObjectPath
@@ -35,8 +36,10 @@ __all__ = [
     "ShardFolder",
     "ShardRecord",
     "atomic_write",
+    "erase_rows",
     "file_hash",
     "local",
+    "named",
     "open_parquet",
     "origin_of",
     "parquet_files",

@@ -48,7 +48,15 @@ class Log:
     seconds: np.ndarray
 
 
-def engage(shelf: Shelf, *, users: int, weeks: int, leaf_of_topic: np.ndarray, rng: np.random.Generator) -> Log:
+def engage(
+    shelf: Shelf,
+    *,
+    users: int,
+    weeks: int,
+    leaf_of_topic: np.ndarray,
+    rng: np.random.Generator,
+    freshness_days: float | None = None,
+) -> Log:
     """Draw the log of a platform.
 
     Args:
@@ -57,6 +65,7 @@ def engage(shelf: Shelf, *, users: int, weeks: int, leaf_of_topic: np.ndarray, r
         weeks: length of the log.
         leaf_of_topic: code of each topic's category.
         rng: the source of all chance.
+        freshness_days: how long, on average, after its creation a note that came during the log is shown; None = until the end.
     """
     interests, depth = _interests(users, leaf_of_topic, rng)  # (users, MAX_TOPICS), (users,)
     angles = np.argsort(rng.random((users, len(OTHER_ANGLE))), axis=1).argsort(
@@ -86,7 +95,13 @@ def engage(shelf: Shelf, *, users: int, weeks: int, leaf_of_topic: np.ndarray, r
 
     end = weeks * WEEK_SECONDS - 3600  # room for what follows an impression
     begin = np.maximum(shelf.created[note], 0)
-    seconds = np.floor(begin + (end - begin) * rng.random(len(user))).astype(np.int64)
+    passed = rng.random(len(user))
+    if freshness_days is not None:
+        mean = np.where(shelf.created[note] < 0, np.inf, freshness_days * 86_400)
+        whole = -np.expm1(-(end - begin) / mean)  # of an exponential's chance, what lies before the end
+        with np.errstate(invalid="ignore"):
+            passed = np.where(np.isinf(mean), passed, -mean * np.log1p(-passed * whole) / (end - begin))
+    seconds = np.floor(begin + (end - begin) * passed).astype(np.int64)
     opened = seconds + rng.integers(1, 20, len(user))
     clicked = opened + rng.integers(2, 120, len(user))
     parts = [(user, note, 0, seconds), (user[view], note[view], 1, opened[view])]

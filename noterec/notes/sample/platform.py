@@ -106,6 +106,7 @@ def sample(
             users=config.users,
             weeks=config.weeks,
             leaf_of_topic=_codes([topic.leaf for topic in planted.topics]),
+            freshness_days=5.0 if config.arrival == "steady" else None,
             rng=log_rng,
         )
         exposure = np.bincount(log.note[log.action == 0], minlength=config.notes)
@@ -150,9 +151,10 @@ def _plant(config: SampleConfig, rng: np.random.Generator) -> _Planted:
     rank = 1 + rng.permutation(count)
     created = np.empty(count)
     share = np.arange(count) / count  # ids are in order of creation
-    old, running = share < 0.4, share >= 0.8
+    steady = config.arrival == "steady"
+    old, running = share < 0.4, (share >= 0.8) & (not steady)
     created[old] = -rng.exponential(_week(4), old.sum())
-    created[~old & ~running] = rng.uniform(0, _week(config.weeks - 1), (~old & ~running).sum())
+    created[~old & ~running] = rng.uniform(0, _week(config.weeks - (not steady)), (~old & ~running).sum())
     created[running] = _week(config.weeks - 1) + rng.uniform(0, 4 * 86_400, running.sum())
     return _Planted(
         topics=topics,
