@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from noterec.cli import output
-from noterec.cli.app import Config, DatasetPath, Json, Out, Seed, Set, app, load
+from noterec.cli.app import Config, DatasetPath, ImageRoot, Json, Out, Seed, Set, app, load
 
 
 @app.command()
@@ -41,6 +41,10 @@ def evaluate(
         list[str] | None,
         typer.Option("--sum", help="A+B: also the sum of the cosines of arms A and B; may be repeated"),
     ] = None,
+    html: Annotated[
+        bool, typer.Option("--html", help="also write report.html: plots, and queries to be read, in one file")
+    ] = False,
+    image_root: ImageRoot = None,
     config: Config = None,
     set_: Set = None,
     seed: Seed = None,
@@ -52,6 +56,7 @@ def evaluate(
 
     \b
     noterec evaluate --split split --notes data/mine --arm mine=embeddings --out report
+    noterec evaluate --split split --notes data/mine --arm mine=embeddings --out report --html --image-root photos/
     noterec evaluate --split split --notes data/mine --generated mine=categories --out report
     noterec evaluate --split split --notes data/mine --modalities mine=modalities --out report
     """
@@ -63,7 +68,7 @@ def evaluate(
     views = _named("--modalities", modalities, "FOLDER")
     if notes is None:
         raise InputError("--notes: no dataset given; expected the dataset that holds all notes, new ones included")
-    settings = load(EvaluateConfig, config, set_, seed=seed, sums=sums)
+    settings = load(EvaluateConfig, config, set_, seed=seed, sums=sums, html=html or None)
     report = run(
         arms,
         notes=notes,
@@ -73,6 +78,7 @@ def evaluate(
         generated=tables,
         categories=categories,
         modalities=views,
+        image_root=image_root,
         out=out,
         config=settings,
     )

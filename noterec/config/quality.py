@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from noterec.config.data import ImagesConfig
 from noterec.config.settings import Settings
 
 
@@ -26,5 +27,13 @@ class EvaluateConfig(Settings):
     hashtags_at: list[Annotated[int, Field(ge=1)]] = Field(
         [1, 3, 5, 10], description="cut-offs n of precision, recall and F1 of generated hashtags"
     )
+    html: bool = Field(False, description="also write report.html: plots, and queries to be read, in one file")
+    compact_queries: int = Field(
+        2000,
+        ge=1,
+        description="queries that tell, for report.html, what shorter or rounder vectors cost; drawn if there are more",
+    )
+    examples: int = Field(10, ge=0, le=50, description="worst queries, and as many drawn at random, on report.html")
+    images: ImagesConfig = Field(ImagesConfig(), description="what a picture on report.html may be")
     resamples: int = Field(2000, ge=100, description="bootstrap resamples over queries, or over notes")
     seed: int = Field(0, ge=0)

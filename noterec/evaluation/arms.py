@@ -64,6 +64,15 @@ class EmbeddingArm:
         row_of[rows] = np.arange(len(rows))
         return cls(name, vectors / np.sqrt(np.float32(len(arms))), row_of)
 
+    def stored_as(self, change: Callable[[Floats], Floats]) -> EmbeddingArm:
+        """The same arm over changed vectors: (V, D) float32 -> (V, d) float32."""
+        return EmbeddingArm(self.name, change(self._vectors), self._row_of)
+
+    @property
+    def dimension(self) -> int:
+        """D, the length of a vector."""
+        return int(self._vectors.shape[1])
+
     def can_ask(self, queries: Rows) -> Mask:
         """Queries that have a vector."""
         return self._row_of[queries] >= 0

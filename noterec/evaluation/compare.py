@@ -12,6 +12,7 @@ from noterec import progress, storage
 from noterec.errors import ArtefactError, InputError
 from noterec.evaluation.protocol import PathLike
 from noterec.evaluation.report import QUERIES_FILE, Report, load_report
+from noterec.evaluation.verdict import change
 from noterec.ranking.bootstrap import Verdict, paired
 
 
@@ -21,6 +22,7 @@ class Difference:
 
     Attributes:
         verdict: what can be said of b: "better", "worse" or "can't tell" at 95 %.
+        relative: the difference as a share of run a's mean; None where that mean, or that of a resample, is zero.
     """
 
     direction: str
@@ -32,6 +34,9 @@ class Difference:
     high: float
     n: int
     verdict: Verdict
+    relative: float | None
+    relative_low: float | None
+    relative_high: float | None
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Comparison:
         run_a, run_b: the reports.
         arm_a, arm_b: the arms compared.
         verdict: of the main direction's first metric, which is recall@10 unless set.
+        says: that metric's difference in words.
         rows: every metric of every direction that both runs measured.
         unshared: by direction, queries that only one run has; they are left out.
     """
@@ -51,6 +57,7 @@ class Comparison:
     arm_a: str
     arm_b: str
     verdict: Verdict
+    says: str
     rows: list[Difference]
     unshared: dict[str, int]
 
@@ -93,14 +100,41 @@ def compare(run_a: PathLike, run_b: PathLike, *, arm_a: str | None = None, arm_b
             for metric in [name for name in first.metrics(names[0], direction) if not name.startswith("coverage@")]:
                 rows.append(_difference(direction, metric, both, first.protocol))
             stage.counts.update({f"queries {direction}": both.height, "first": record["first"]})
-        return Comparison(os.fspath(run_a), os.fspath(run_b), *names, rows[0].verdict, rows, unshared)
+        return Comparison(os.fspath(run_a), os.fspath(run_b), *names, rows[0].verdict, _says(rows[0]), rows, unshared)
 
 
 def _difference(direction: str, metric: str, both: pl.DataFrame, protocol: dict[str, Any]) -> Difference:
     a, b = both[metric].to_numpy(), both[f"{metric} b"].to_numpy()
     found = paired(b, a, resamples=protocol["resamples"], seed=protocol["seed"])
     means = float(a.mean()), float(b.mean())
-    return Difference(direction, metric, *means, found.difference, found.low, found.high, found.n, found.verdict)
+    return Difference(
+        direction,
+        metric,
+        *means,
+        found.difference,
+        found.low,
+        found.high,
+        found.n,
+        found.verdict,
+        found.relative,
+        found.relative_low,
+        found.relative_high,
+    )
+
+
+def _says(row: Difference) -> str:
+    """A difference in words: "recall@10 is 4 % [2, 6] higher: 0.2100 against 0.2020 on 560 common queries"."""
+    relative = {"mean": row.relative, "low": row.relative_low, "high": row.relative_high}
+    told = change(
+        {
+            "difference": row.difference,
+            "low": row.low,
+            "high": row.high,
+            "relative": None if row.relative is None else relative,
+        }
+    )
+    queries = "1 common query" if row.n == 1 else f"{row.n:,} common queries"
+    return f"{row.metric} {told}: {row.b:.4f} against {row.a:.4f} on {queries}"
 
 
 def _arm(report: Report, name: str | None) -> str:

@@ -12,22 +12,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from noterec import progress, storage
 from noterec.config import EvaluateConfig
 from noterec.embedding.modalities import Views, load_views
 from noterec.errors import ConfigError, InputError
-from noterec.evaluation.arms import FusionArm, check_names
+from noterec.evaluation.arms import EmbeddingArm, FusionArm, check_names
 from noterec.evaluation.baselines import training_clicks
+from noterec.evaluation.compact import compacted
+from noterec.evaluation.examples import Examples, examples
 from noterec.evaluation.generation import measure_generated
+from noterec.evaluation.html import write_html
 from noterec.evaluation.lineup import lineup
-from noterec.evaluation.measure import Measured, measure, metric_names, metric_values, per_query
-from noterec.evaluation.modalities import SLICES, check_one_model, compared_views, with_views
+from noterec.evaluation.measure import Measured, measure, metric_names, per_query
+from noterec.evaluation.modalities import check_one_model, with_views
 from noterec.evaluation.protocol import (
     MAIN,
-    PAPER,
     Catalogue,
     Direction,
     Inputs,
@@ -37,10 +38,11 @@ from noterec.evaluation.protocol import (
     directions,
     not_measured,
 )
-from noterec.evaluation.report import FORMAT, FORMAT_VERSION, GENERATED_FILE, QUERIES_FILE, Report
-from noterec.evaluation.resampling import resample
+from noterec.evaluation.report import FORMAT, FORMAT_VERSION, GENERATED_FILE, PAGE_FILE, QUERIES_FILE, Report
 from noterec.evaluation.slices import Slice, slices
+from noterec.evaluation.summarise import add_popularity, summarise
 from noterec.notes.dataset import Dataset
+from noterec.notes.images.source import ImageSource
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +61,7 @@ def evaluate(
     generated: Mapping[str, PathLike] | None = None,
     categories: PathLike | None = None,
     modalities: Mapping[str, PathLike] | None = None,
+    image_root: PathLike | None = None,
     config: EvaluateConfig = EvaluateConfig(),
 ) -> Report:
     """Compare arms by the protocol of `evaluation.protocol`, beside the built-in ones and fusions with BM25.
@@ -66,7 +69,8 @@ def evaluate(
     Args:
         arms: name -> embeddings table; may be empty, to measure the built-in arms alone, or generated tables alone.
         notes: the full dataset: its live notes are the candidates, its text is what BM25 reads.
-        out: folder for metrics.json, report.md, queries.parquet and, of generated tables, generated.parquet.
+        out: folder for metrics.json, report.md, queries.parquet, of generated tables generated.parquet, and with config.html
+            report.html.
         split: a folder that `noterec split` wrote; fills what isn't given below.
         pairs: test pairs, new -> all. Required with arms, by itself or through `split`.
         engagement: the training dataset, for popularity and for slices by clicks.
@@ -79,6 +83,7 @@ def evaluate(
             those of the training dataset unless given.
         modalities: name -> folder that `noterec modalities` wrote. Its views are arms, NAME (both), NAME:text, NAME:image and
             NAME:shuffled, and the report tells what the images give.
+        image_root: the folder below which pictures that are given by path are read, for the examples of report.html.
         config: the settings.
 
     Returns:
@@ -88,9 +93,13 @@ def evaluate(
         InputError: a table is missing, empty, or names notes that the dataset doesn't have; an arm's name is taken; vectors or
             answers belong to other notes.
         ArtefactError: an arm's vectors, a generated table, or the views of a model mix model versions.
-        ConfigError: an unknown built-in arm, popularity without engagement, or fusion without bm25.
+        ConfigError: an unknown built-in arm, popularity without engagement, fusion without bm25, or an image root without
+            config.html.
     """
     target = storage.local(out)
+    if image_root is not None and not config.html:
+        raise ConfigError("image_root is given and no page shows a picture; set html=true (--html), or leave it out")
+    source = ImageSource.below(image_root, config.images)
     given = {"pairs": pairs, "engagement": engagement, "warm_pairs": warm_pairs}
     given = completed(split, {**given, "paper_pairs": paper_pairs, "new_notes": new_notes})
     if categories is not None and not generated:
@@ -123,10 +132,11 @@ def evaluate(
                 config=config,
             )
         base = _base(catalogue, config)
+        shown: Examples | None = None
         if inputs is None:
             report = Report(target, base, {}, [], generation)
         else:
-            report, tables[QUERIES_FILE] = _rank(arms, compared, inputs, catalogue, base, target, config)
+            report, tables[QUERIES_FILE], shown = _rank(arms, compared, inputs, catalogue, base, target, source, config)
             report = dataclasses.replace(report, generation=generation)
         for file, frame in tables.items():
             if frame is None:
@@ -135,6 +145,9 @@ def evaluate(
                 storage.write_table(frame.to_arrow(compat_level=pl.CompatLevel.oldest()), target / file)
                 stage.counts[f"rows in {file}"] = frame.height
         stage.counts.update(rows_in=len(catalogue), arms=len(report.arms), generated=len(generated or {}))
+        (target / PAGE_FILE).unlink(missing_ok=True)
+        if config.html:
+            write_html(report, shown)
         report.save()
     return report
 
@@ -146,9 +159,10 @@ def _rank(
     catalogue: Catalogue,
     base: dict[str, Any],
     target: Path,
+    source: ImageSource,
     config: EvaluateConfig,
-) -> tuple[Report, pl.DataFrame]:
-    """Measure every arm in every direction: the report so far, and every query's metrics."""
+) -> tuple[Report, pl.DataFrame, Examples | None]:
+    """Measure every arm in every direction: the report so far, every query's metrics, and for a page some queries to be read."""
     found = directions(catalogue, inputs, config)
     clicks = None
     if inputs.engagement is not None:
@@ -165,7 +179,7 @@ def _rank(
     described.update({fusion.name: {"kind": "fused", "parts": list(fusion.parts)} for fusion in fusions})
     main = found[0]
     with_image = catalogue.with_image()
-    parts = slices(main, clicks, catalogue.text_lengths(), with_image)
+    parts = slices(main, clicks, catalogue.text_lengths(), with_image, catalogue.ages(), catalogue.categories())
     protocol = {**base, **_protocol(catalogue, inputs, found, parts, clicks, arms, config)}
     seen = int(with_image[main.queries].sum())
     report = Report(
@@ -180,11 +194,44 @@ def _rank(
         },
     )
     tables = []
+    shown: Examples | None = None
     for direction in found:
         measured = measure(direction, ranked, fusions, notes=len(catalogue), config=config)
-        _summarise(report, direction, measured, parts if direction is main else [], config)
+        summarise(report, direction, measured, parts if direction is main else [], config)
         tables.append(per_query(direction, measured, catalogue, config))
-    return report, pl.concat(tables, how="diagonal")
+        if direction is not main:
+            continue
+        if clicks is not None:
+            add_popularity(report, direction, measured, clicks, config)
+        if config.html:
+            own = [arm for arm in ranked if isinstance(arm, EmbeddingArm) and arm.name in arms.keys() - partial]
+            _compact(report, own, direction, config)
+            if config.examples:
+                judged = _judged(report, measured)
+                shown = examples(catalogue, direction, judged, measured[judged], with_image, source, config)
+    return report, pl.concat(tables, how="diagonal"), shown
+
+
+def _compact(report: Report, arms: list[EmbeddingArm], direction: Direction, config: EvaluateConfig) -> None:
+    """Add what smaller vectors would cost."""
+    found = compacted(
+        arms,
+        direction,
+        at=min(config.at),
+        queries=config.compact_queries,
+        resamples=config.resamples,
+        seed=config.seed,
+    )
+    for arm, record in found.items():
+        report.arms[arm]["compact"] = record
+
+
+def _judged(report: Report, measured: Mapping[str, Measured]) -> str:
+    """The arm whose rankings are looked at: the user's first, or else the best."""
+    if report.protocol["user_arms"]:
+        return str(report.protocol["user_arms"][0])
+    first = report.protocol["directions"][MAIN]["first"]
+    return max(measured, key=lambda arm: float(report.arms[arm][first]["mean"]))
 
 
 def _base(catalogue: Catalogue, config: EvaluateConfig) -> dict[str, Any]:
@@ -232,56 +279,10 @@ def _protocol(
             for direction in found
         },
         "not_measured": not_measured(found, inputs),
-        "slices": {part.name: {"says": part.says, "queries": len(part.queries)} for part in parts},
+        "slices": {
+            part.name: {"by": part.by, "label": part.label, "says": part.says, "queries": len(part.queries)}
+            for part in parts
+        },
         "queries_in_training": trained,
         "user_arms": list(arms),
     }
-
-
-def _summarise(
-    report: Report, direction: Direction, measured: dict[str, Measured], parts: list[Slice], config: EvaluateConfig
-) -> None:
-    """Add one direction's intervals, slices and paired differences to a report."""
-    names = metric_names(direction, config.rank_at)
-    arms = list(measured)
-    resampled = resample(
-        np.concatenate([measured[arm].values for arm in arms], axis=1),  # (Q, arms x metrics)
-        resamples=config.resamples,
-        seed=config.seed,
-    )
-    column = {(arm, name): a * len(names) + m for a, arm in enumerate(arms) for m, name in enumerate(names)}
-    for arm in arms:
-        entry = report.arms[arm]
-        metrics = {name: resampled.interval(column[arm, name]) for name in names}
-        if direction.name != PAPER:
-            # A share of the catalogue is no mean over queries, so it has no bootstrap interval over them.
-            coverage = {"mean": measured[arm].coverage, "low": None, "high": None, "n": len(direction.queries)}
-            metrics[f"coverage@{config.rank_at}"] = coverage
-        if direction.name == MAIN:
-            entry.update(metrics)
-        else:
-            entry.setdefault("directions", {})[direction.name] = metrics
-        entry.setdefault("unasked", {})[direction.name] = measured[arm].unasked
-    recalls = [name for name in names if name.startswith("recall@")]
-    if direction.name == MAIN:
-        for name, record in report.modalities.items():
-            record.update(compared_views(resampled, column, name, recalls))
-    for part in parts:
-        values = [metric_values(measured[arm].top[part.queries], part.relevance, names) for arm in arms]
-        within = resample(np.concatenate(values, axis=1), resamples=config.resamples, seed=config.seed)
-        for arm in arms:
-            figures = {name: within.interval(column[arm, name]) for name in names}
-            report.arms[arm].setdefault("slices", {})[part.name] = figures
-        for name, record in report.modalities.items():
-            if part.name in SLICES:
-                record["slices"][part.name] = {"says": part.says} | compared_views(within, column, name, recalls)
-    builtin = [arm for arm in config.builtin if arm in measured]
-    against = {max(builtin, key=lambda arm: float(resampled.mean[column[arm, names[0]]]))} if builtin else set()
-    against |= set(report.protocol["user_arms"][:1])
-    for other in sorted(against):
-        for arm in arms:
-            for name in names:
-                if arm != other:
-                    difference = resampled.difference(column[arm, name], column[other, name])
-                    where = {"direction": direction.name, "metric": name, "arm": arm, "against": other}
-                    report.paired.append({**where, **difference})

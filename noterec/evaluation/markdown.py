@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from noterec.evaluation.protocol import MAIN, PAPER, WARM
-from noterec.evaluation.tables import difference, generated_table, interval, table, view_slices_table, views_table
+from noterec.evaluation.popularity import WORDS as POPULARITY
+from noterec.evaluation.protocol import MAIN
+from noterec.evaluation.tables import (
+    SENTENCES,
+    difference,
+    generated_table,
+    interval,
+    table,
+    view_slices_table,
+    views_table,
+)
+from noterec.evaluation.verdict import outcome
+from noterec.pages import clean
 
 if TYPE_CHECKING:
     from noterec.evaluation.report import Report
-
-SENTENCES = {
-    MAIN: "a note that training never saw asks; every other note is a candidate",
-    WARM: "a note with a history asks; the candidates are the new test notes only",
-    PAPER: "one relevant note per directional pair, both unseen; the pool is all new test notes but the query",
-}
 
 
 def markdown(report: Report) -> Iterator[str]:
@@ -23,6 +28,10 @@ def markdown(report: Report) -> Iterator[str]:
     protocol = report.protocol
     yield "# Evaluation"
     yield ""
+    verdict = outcome(report)
+    if verdict is not None:
+        yield f"**{_line(verdict.headline)}.** {verdict.figures}"
+        yield ""
     yield (
         f"{protocol['notes']:,} notes of `{protocol['dataset']}`, {protocol['created']}. Means over queries, or over notes, with "
         f"95 % bootstrap intervals ({protocol['resamples']:,} resamples, seed {protocol['seed']}). A query that an arm can't "
@@ -60,6 +69,7 @@ def markdown(report: Report) -> Iterator[str]:
         )
     yield from _modalities(report)
     yield from _slices(report)
+    yield from _popularity(report)
     yield from _paired(report)
     yield from _generation(report)
 
@@ -95,17 +105,30 @@ def _slices(report: Report) -> Iterator[str]:
     yield ""
     yield f"## Slices of {MAIN}, {metric}"
     yield ""
-    rows = []
-    for arm, entry in report.arms.items():
-        cells = {name.replace("_", " "): interval(entry["slices"][name][metric]) for name in says}
-        rows.append({"arm": arm, **cells})
+    rows = [
+        {"slice": f"{record['by']}: {record['label']}", "queries": f"{record['queries']:,}"}
+        | {arm: interval(entry["slices"][name][metric]) for arm, entry in report.arms.items()}
+        for name, record in says.items()
+    ]
     yield from _grid(rows)
     yield ""
-    yield (
-        "; ".join(
-            f"{name.replace('_', ' ')}: {text['says']}, {text['queries']:,} queries" for name, text in says.items()
-        )
-        + "."
+    yield "; ".join(_line(f"{record['label']}: {record['says']}") for record in says.values()) + "."
+
+
+def _popularity(report: Report) -> Iterator[str]:
+    record = report.protocol.get("popularity")
+    if record is None:
+        return
+    yield ""
+    yield f"## Where the first {record['at']} places go"
+    yield ""
+    found = {"(the relevant notes)": record["relevant"]}
+    found |= {arm: entry["popularity"] for arm, entry in report.arms.items() if entry["popularity"]}
+    yield from _grid(
+        [
+            {"arm": arm, **{words: interval(values[name]) for name, words in POPULARITY.items()}}
+            for arm, values in found.items()
+        ]
     )
 
 
@@ -182,9 +205,16 @@ def _generation(report: Report) -> Iterator[str]:
 
 
 def _grid(rows: Sequence[Mapping[str, str]], text_columns: int = 1) -> Iterator[str]:
-    """Rows as a Markdown table, numbers to the right; a bar inside a cell would end it."""
+    """Rows as a Markdown table, numbers to the right."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    yield "| " + " | ".join(columns) + " |"
+    yield "| " + " | ".join(map(_line, columns)) + " |"
     yield "|" + "|".join("---" if place < text_columns else "---:" for place in range(len(columns))) + "|"
     for row in rows:
-        yield "| " + " | ".join(row.get(column, "").replace("|", "\\|") for column in columns) + " |"
+        yield "| " + " | ".join(_line(row.get(column, "")) for column in columns) + " |"
+
+
+def _line(text: str) -> str:
+    """A text as part of a line: a bar inside a cell would end it, a line break the table, and a category is a stranger's text."""
+    for mark, told in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("`", "\\`"), ("](", "]\\(")):
+        text = text.replace(mark, told)
+    return " ".join(clean(text).split())

@@ -8,6 +8,7 @@ unseen notes but the query.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
@@ -131,6 +132,28 @@ class Catalogue:
         """Which notes have an entry in the images column: (N,) bool. No image is read."""
         counts = Dataset(self.path).image_counts()
         return self.ids.is_in(counts["note_id"].implode()).to_numpy()
+
+    def ages(self) -> NDArray[np.float64]:
+        """Days from each note's creation to that of the newest: (N,) float64, NaN where it is not known."""
+        created = pl.col("created_at")
+        days = (created.max() - created).dt.total_microseconds() / 86_400e6
+        return self._known.select(days.fill_null(float("nan"))).to_series().to_numpy()
+
+    def categories(self) -> pl.Series:
+        """The first step of each note's category, Travel of Travel/Asia: (N,) string, null where it has none."""
+        steps = pl.col("category").str.split("/").list.first().str.strip_chars()
+        return self._known.select(pl.when(steps != "").then(steps).alias("category")).to_series()
+
+    def cards(self, rows: Rows) -> pl.DataFrame:
+        """What a person reads of some notes: note_id, title, content, hashtags, category and created_at, in the order given."""
+        return pl.concat([self.notes[rows], self._known[rows]], how="horizontal")
+
+    @functools.cached_property
+    def _known(self) -> pl.DataFrame:
+        """(N, 2) category and created_at, in the order of the notes."""
+        frame = Dataset(self.path).notes(["category", "created_at"])
+        joined = self.notes.select("note_id").join(frame, on="note_id", how="left", maintain_order="left")
+        return joined.select("category", "created_at")
 
 
 @dataclass(frozen=True, eq=False)

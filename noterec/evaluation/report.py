@@ -1,4 +1,4 @@
-"""The report: metrics.json for machines, report.md for people, queries.parquet for `compare`."""
+"""The report: metrics.json for machines, report.md for people, queries.parquet for `compare`; `html` writes report.html."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from noterec.evaluation.protocol import MAIN
 FORMAT = "noterec evaluation"
 FORMAT_VERSION = 1
 METRICS_FILE, REPORT_FILE, QUERIES_FILE = "metrics.json", "report.md", "queries.parquet"
-GENERATED_FILE = "generated.parquet"
+GENERATED_FILE, PAGE_FILE = "generated.parquet", "report.html"
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class Report:
     Attributes:
         path: the folder that holds it.
         protocol: what was asked: counts, cut-offs, candidates, seeds, settings.
-        arms: by name: metrics of the main direction, "directions" with those of the others, "slices", and counts.
+        arms: by name: metrics of the main direction, "directions" with those of the others, "slices", "popularity", "compact" and
+            counts.
         paired: differences between arms on the same queries, with intervals and verdicts.
         generation: by task, "category" or "hashtags", what `generation.measure_generated` found; empty where nothing was generated.
         modalities: by name, what `modalities.compared_views` found of a model on all queries of the main direction, and under

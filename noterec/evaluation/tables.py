@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from noterec.embedding.modalities import VIEWS, View
 from noterec.errors import InputError
 from noterec.evaluation.modalities import MISSING, percent
-from noterec.evaluation.protocol import MAIN
+from noterec.evaluation.protocol import MAIN, PAPER, WARM
 
 if TYPE_CHECKING:
     from noterec.evaluation.report import Report
 
 SHOWN: dict[View, str] = {"both": "both", "text": "text only", "image": "image only", "shuffled": "images shuffled"}
+
+SENTENCES = {
+    MAIN: "a note that training never saw asks; every other note is a candidate",
+    WARM: "a note with a history asks; the candidates are the new test notes only",
+    PAPER: "one relevant note per directional pair, both unseen; the pool is all new test notes but the query",
+}
+# Of the metrics, by the part of their names before the number of places that count.
+WORDS = {
+    "recall": "of the relevant notes, the share that stands in the first {at} places",
+    "mrr": "mean reciprocal rank: 1 where a relevant note comes first, 1/2 where second, and so on; 0 beyond place {at}",
+    "ndcg": "how much of the best possible order is reached in the first {at} places; an early relevant note counts more",
+    "coverage": "the share of all candidates that stand in the first {at} places for some query; a random list has most of it",
+}
+
+
+def meanings(metrics: Iterable[str]) -> dict[str, str]:
+    """What some metrics mean, such as "recall@10"; those that no sentence explains are left out."""
+    found = {}
+    for metric in dict.fromkeys(metrics):
+        name, _, at = metric.partition("@")
+        if name in WORDS:
+            found[metric] = WORDS[name].format(at=at)
+    return found
 
 
 def table(report: Report, direction: str = MAIN) -> list[dict[str, str]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
-from noterec import storage
+from noterec import cli, storage
 from noterec.config import EvaluateConfig
 from noterec.errors import ArtefactError, InputError
 from noterec.evaluation import compare, evaluate
@@ -118,3 +119,30 @@ def test_what_is_no_report_is_refused(runs: Path) -> None:
     file.write_text(json.dumps({"protocol": record["protocol"]}))
     with pytest.raises(ArtefactError, match="incomplete"):
         compare(runs / "clear", runs / "noisy")
+
+
+def test_the_verdict_is_named_first(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = compare(runs / "noisy", runs / "clear")
+    row = found.rows[0]
+    assert row.relative == pytest.approx(row.difference / row.a)
+    assert found.says == (
+        f"recall@10 is {100 * row.relative:.0f} % [{100 * row.relative_low:.0f}, {100 * row.relative_high:.0f}] higher: "
+        f"{row.b:.4f} against {row.a:.4f} on 30 common queries"
+    )
+    monkeypatch.setattr(sys, "argv", ["noterec", "compare", str(runs / "noisy"), str(runs / "clear")])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{runs / 'clear'} (clear) against {runs / 'noisy'} (noisy): better"
+    assert lines[1].strip() == found.says
+
+
+def test_reports_with_a_page_compare_as_well(runs: Path) -> None:
+    config = EvaluateConfig(**{**CONFIG.model_dump(), "html": True})
+    run(runs, "clear", "drawn", config)
+    assert (runs / "drawn" / "report.html").is_file()
+    same = compare(runs / "clear", runs / "drawn")
+    assert same.verdict == "can't tell" and same.rows[0].difference == 0

@@ -21,21 +21,19 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from noterec import progress, storage
+from noterec import progress
 from noterec.config import ImagesConfig
 from noterec.errors import InputError
 from noterec.notes.dataset import Dataset
 from noterec.notes.images.source import ImageSource
+from noterec.notes.images.stored import changed, stored_images
 from noterec.serving.explorer.spool import fold, sound, spooled
 
 logger = logging.getLogger(__name__)
 
 MAX_QUERY, MAX_WORDS = 200, 8  # of a search
 MAX_MATCHES = 2000  # that are put in order; what a search beyond them would find is too much to look at anyway
-_IMAGE_ROWS = 32  # pictures decoded from Parquet at a time
-_BUFFER_BYTES = 1 << 20  # of a column with pictures: it is streamed, not loaded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,9 +153,9 @@ class Catalogue:
             )
         file, place = self._files[self._value(row, "file")], self._value(row, "row")
         with self._reading:
-            entries = _image_entries(file, place, note_id)
+            entries = stored_images(file, place, note_id)
         if number >= len(entries):
-            raise _changed(file)
+            raise changed(file)
         return self._source.read(entries[number])
 
     def _row(self, note_id: str) -> int | None:
@@ -199,29 +197,3 @@ def closeness(folded: str, phrase: str) -> tuple[int, int]:
     if folded.startswith(phrase):
         return 0, len(folded)
     return (1 if f" {phrase}" in folded or f"#{phrase}" in folded else 2), len(folded)
-
-
-def _image_entries(file: storage.Place, row: int, note_id: str) -> list[Any]:
-    """The images of the note in a row of a file; its row group is streamed up to there."""
-    try:
-        with pq.ParquetFile(file.open("rb"), buffer_size=_BUFFER_BYTES) as parquet:
-            ends = np.cumsum([parquet.metadata.row_group(g).num_rows for g in range(parquet.metadata.num_row_groups)])
-            group = int(np.searchsorted(ends, row, side="right"))
-            if group == len(ends):
-                raise _changed(file)
-            start = int(ends[group - 1]) if group else 0
-            for batch in parquet.iter_batches(_IMAGE_ROWS, row_groups=[group], columns=["note_id", "images"]):
-                if row < start + batch.num_rows:
-                    if str(batch["note_id"][row - start].as_py()) != note_id:
-                        raise _changed(file)
-                    return batch["images"][row - start].as_py() or []
-                start += batch.num_rows
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise _changed(file) from error
-    raise _changed(file)
-
-
-def _changed(file: storage.Place) -> InputError:
-    return InputError(
-        f"{file}: was written to since it was opened, its pictures are elsewhere now; restart the service"
-    )

@@ -14,7 +14,7 @@ from noterec.errors import ArtefactError, NoterecError
 from noterec.evaluation.modalities import MISSING
 from noterec.evaluation.protocol import MAIN, PAPER, WARM
 from noterec.evaluation.report import METRICS_FILE, Report, load_report
-from noterec.evaluation.tables import generated_table, number, view_slices_table
+from noterec.evaluation.tables import generated_table, meanings, number, view_slices_table
 from noterec.serving.refusals import Refusal
 
 logger = logging.getLogger(__name__)
@@ -23,13 +23,6 @@ MEANINGS = {
     MAIN: "A note that training never saw asks; every other note is a candidate.",
     WARM: "A note with a history asks; only new notes are candidates.",
     PAPER: "One relevant note for each pair, both unseen; the pool is the new notes.",
-}
-# Of the metrics, by the part of their names before the number of places that count.
-WORDS = {
-    "recall": "of the relevant notes, the share that stands in the first {at} places",
-    "mrr": "mean reciprocal rank: 1 where a relevant note comes first, 1/2 where second, and so on; 0 beyond place {at}",
-    "ndcg": "how much of the best possible order is reached in the first {at} places; an early relevant note counts more",
-    "coverage": "the share of all candidates that stand in the first {at} places for some query; a random list has most of it",
 }
 _PLOTTED = "recall@"
 
@@ -175,11 +168,7 @@ def _words(directions: list[Direction]) -> dict[str, str]:
         found[f"against {reference}"] = (
             "whether an arm's first metric is better or worse on the same queries, beyond what their choice explains"
         )
-    for column in dict.fromkeys(column for direction in directions for column in direction.columns):
-        name, _, at = column.partition("@")
-        if name in WORDS:
-            found[column] = WORDS[name].format(at=at)
-    return found
+    return found | meanings(column for direction in directions for column in direction.columns)
 
 
 def _direction(report: Report, name: str) -> Direction:

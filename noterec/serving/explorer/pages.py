@@ -17,9 +17,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 
 from noterec.errors import ImageError, InputError, NoterecError
+from noterec.notes.images.thumbnail import MEDIA_TYPE
 from noterec.serving.explorer import site
 from noterec.serving.explorer.state import MAX_ID, Choice
-from noterec.serving.explorer.thumbnails import MEDIA_TYPE, SIDES_PX
+from noterec.serving.explorer.thumbnails import SIDES_PX
 from noterec.serving.explorer.views import Context, Views
 from noterec.serving.explorer.writing import MAX_TEXT
 from noterec.serving.messages import NoteContent

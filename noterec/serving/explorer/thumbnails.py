@@ -5,16 +5,13 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
-import io
 import threading
 
 from noterec.config import ImagesConfig
-from noterec.notes.images.decode import decode
+from noterec.notes.images.thumbnail import thumbnail
 from noterec.serving.explorer.catalogue import Catalogue
 
 SIDES_PX = {"small": 320, "large": 800}  # the longer side, at most
-MEDIA_TYPE = "image/webp"
-_QUALITY = 80
 _CACHE_BYTES = 64 << 20
 
 
@@ -56,7 +53,8 @@ class Thumbnails:
                 return self._kept[key]
         data = self._catalogue.image(note_id, number)
         with self._decoding:
-            made = _thumbnail(data, SIDES_PX[size], self._limits)
+            small = thumbnail(data, SIDES_PX[size], self._limits)
+        made = Thumbnail(small, f'"{hashlib.blake2b(small, digest_size=12).hexdigest()}"')
         with self._lock:
             if key not in self._kept:
                 self._kept[key] = made
@@ -65,14 +63,3 @@ class Thumbnails:
                 _, forgotten = self._kept.popitem(last=False)
                 self._bytes -= len(forgotten.data)
         return made
-
-
-def _thumbnail(data: bytes, side_px: int, limits: ImagesConfig) -> Thumbnail:
-    from PIL.Image import Resampling
-
-    picture = decode(data, limits)
-    picture.thumbnail((side_px, side_px), Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", quality=_QUALITY, method=2)
-    small = buffer.getvalue()
-    return Thumbnail(small, f'"{hashlib.blake2b(small, digest_size=12).hexdigest()}"')

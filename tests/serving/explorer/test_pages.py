@@ -22,12 +22,12 @@ from starlette.testclient import TestClient
 
 from noterec import storage
 from noterec.errors import InputError
+from noterec.evaluation.tables import WORDS
 from noterec.index.search import Index
 from noterec.model.encoder import NoteEncoder
 from noterec.model.generation.writer import Generation
 from noterec.serving.explorer import writing
 from noterec.serving.explorer.atlas import Atlases
-from noterec.serving.explorer.figures import WORDS
 from noterec.serving.explorer.outline import Outlines
 from noterec.serving.explorer.site import Site
 from noterec.serving.explorer.views import Views
