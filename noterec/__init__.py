@@ -1,8 +1,8 @@
 """noterec: embeddings of notes that agree with what people engage with, and their nearest neighbours.
 
 The road from notes to neighbours, each step a function of tables: `sample` or `import_dataset`, `validate`, `pairs`, `split`,
-`train`, `embed`, `generate`, `modalities`, `build_index`, `query`, `neighbours` and `serve`, `evaluate` and `compare`. Names load
-on first use.
+`train`, `embed`, `generate`, `modalities`, `build_index`, `query`, `neighbours` and `serve`, `evaluate` and `compare`; and all of it
+every night, `run_nightly`. Names load on first use.
 
 Letters of array shapes in all docstrings: B notes, P pairs, T tokens, H the backbone's state, D the embedding's dimensions,
 K neighbours, Q queries, N candidates, V vocabulary.
@@ -26,6 +26,7 @@ _HOME = {
     "GenerateConfig": "config",
     "ImagesConfig": "config",
     "IndexConfig": "config",
+    "NightlyConfig": "config",
     "PairsConfig": "config",
     "PromptConfig": "config",
     "SampleConfig": "config",
@@ -64,6 +65,10 @@ _HOME = {
     "evaluate": "evaluation.evaluate",
     "compare": "evaluation.compare",
     "calibrate": "evaluation.calibration",
+    "run_nightly": "nightly.job",
+    "nightly_status": "nightly.job",
+    "rollback_nightly": "nightly.job",
+    "forget": "nightly.forget",
     "doctor": "checkup",
     "demo": "tour",
 }
@@ -81,6 +86,7 @@ __all__ = [  # noqa: RUF022
     "GenerateConfig",
     "ImagesConfig",
     "IndexConfig",
+    "NightlyConfig",
     "PairsConfig",
     "PromptConfig",
     "SampleConfig",
@@ -119,17 +125,23 @@ __all__ = [  # noqa: RUF022
     "evaluate",
     "compare",
     "calibrate",
+    "run_nightly",
+    "nightly_status",
+    "rollback_nightly",
+    "forget",
     "doctor",
     "demo",
 ]
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what type checkers and editors see; `_HOME` says the same to Python
+    from noterec.checkup import doctor
     from noterec.config import (
         EmbedConfig,
         EvaluateConfig,
         GenerateConfig,
         ImagesConfig,
         IndexConfig,
+        NightlyConfig,
         PairsConfig,
         PromptConfig,
         SampleConfig,
@@ -138,6 +150,13 @@ if TYPE_CHECKING:
         TrainConfig,
         VisionConfig,
     )
+    from noterec.embedding.engine import embed
+    from noterec.embedding.forecast import embed_forecast
+    from noterec.embedding.generate import generate
+    from noterec.embedding.modalities import modalities
+    from noterec.embedding.table import compact_embeddings, embeddings_status, repair_embeddings
+    from noterec.engagement.pairs import pairs
+    from noterec.engagement.split import split
     from noterec.errors import (
         ArtefactError,
         ConfigError,
@@ -147,18 +166,38 @@ if TYPE_CHECKING:
         InputError,
         NoterecError,
     )
+    from noterec.evaluation.calibration import calibrate
+    from noterec.evaluation.compare import compare
+    from noterec.evaluation.evaluate import evaluate
+    from noterec.index.build import build_index
+    from noterec.index.changing import add_notes, remove_notes
+    from noterec.index.export import export
+    from noterec.index.manage import index_status
+    from noterec.index.merged import MergedIndex
+    from noterec.index.neighbours import neighbours
+    from noterec.index.publishing import rollback
+    from noterec.index.search import Index
     from noterec.model.encoder import NoteEncoder
     from noterec.model.generation.writer import Generation
+    from noterec.nightly.forget import forget
+    from noterec.nightly.job import nightly_status, rollback_nightly, run_nightly
     from noterec.notes.dataset import Dataset
+    from noterec.notes.importing import import_dataset
     from noterec.notes.note import Note
+    from noterec.notes.sample import sample
+    from noterec.notes.validate import validate
+    from noterec.serving.http.server import serve
+    from noterec.serving.query import query
+    from noterec.tour import demo
+    from noterec.training.train import train
+else:
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'noterec' has no attribute {name!r}")
-    value = getattr(import_module(f"noterec.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        if name not in _HOME:
+            raise AttributeError(f"module 'noterec' has no attribute {name!r}")
+        value = getattr(import_module(f"noterec.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
