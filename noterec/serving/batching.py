@@ -21,7 +21,7 @@ import numpy as np
 
 from noterec.notes.note import Note
 from noterec.serving.metrics import Metrics
-from noterec.serving.refusals import Refusal
+from noterec.serving.refusals import Refusal, stopping
 
 if TYPE_CHECKING:
     from noterec.config import ServeConfig
@@ -111,7 +111,7 @@ class Batcher:
                 self._queue.put(item)
                 return
         item.future.cancel()
-        raise Refusal(503, "the service is stopping")
+        raise stopping()
 
     def _left(self, notes: int) -> None:
         with self._lock:

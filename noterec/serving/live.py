@@ -1,7 +1,8 @@
 """The index that is live: opened once, looked at for changes, replaced by one assignment.
 
 A request takes the reference once and keeps it; the older index is freed when its last request lets go. A newer one that can't be
-used never takes the place of one that can.
+used never takes the place of one that can. One of another model version brings its encoder along, where the model's folder holds
+that model by now.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,6 +22,8 @@ from noterec.index.search import Index
 from noterec.serving.metrics import Metrics
 
 logger = logging.getLogger(__name__)
+
+Exchange = Callable[[str], Callable[[], None]]
 
 LONGEST_WAIT = 60.0  # seconds between two tries of an index that can't be used
 
@@ -36,13 +39,22 @@ class LiveIndex:
         problem: why a newer version isn't live, without paths; None where there is none.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, model_version: str | None, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        model_version: str | None,
+        metrics: Metrics,
+        exchange: Exchange | None = None,
+    ) -> None:
         """Open the index.
 
         Args:
             path: its folder.
             model_version: of the encoder; None where there is none, and any version will do.
             metrics: learns of every swap.
+            exchange: loads the encoder of a newer index's model version, and returns what puts it in the place of the older one;
+                None = an index of another version is refused.
 
         Raises:
             InputError, ArtefactError: it can't be opened, or is of another model version.
@@ -50,11 +62,14 @@ class LiveIndex:
         self.path: Path = storage.local(path)
         self.problem: str | None = None
         self._model_version = model_version
+        self._exchange: Exchange | None = None
         self._metrics = metrics
         self._stamp = bundle.stamp(self.path)
         self._tries = 0
         self._next_try = 0.0
-        self.index = self._fitting(Index.open(self.path))
+        self.index = Index.open(self.path)
+        self._fit_encoder(self.index)
+        self._exchange = exchange
         self._tell()
 
     def refresh(self) -> bool:
@@ -72,13 +87,18 @@ class LiveIndex:
         if stamp != self._stamp:
             self._stamp, self._tries = stamp, 0
         try:
-            index = self._fitting(self.index.refreshed())
+            index = self.index.refreshed()
+            put_in_place = self._fit_encoder(index)
         except Exception as error:
             self._refuse(error)
             return False
         changed = index.version != self.index.version
         if changed or self.problem is not None:
             logger.info("index %s is live: %d notes", index.version, len(index))
+        if put_in_place is not None:
+            put_in_place()
+            self._model_version = index.model_version
+            logger.info("the encoder is that of model version %s now", index.model_version)
         self.index, self.problem = index, None
         if changed:
             self._metrics.swaps.labels("live").inc()
@@ -95,10 +115,14 @@ class LiveIndex:
         changing.remove_notes(self.path, ids)
         self.refresh()
 
-    def _fitting(self, index: Index) -> Index:
-        if self._model_version is not None:
-            index.require_model(self._model_version)
-        return index
+    def _fit_encoder(self, index: Index) -> Callable[[], None] | None:
+        """See to it that there is an encoder for an index; returns what is to be done when the index goes live."""
+        if self._model_version in (None, index.model_version):
+            return None
+        if self._exchange is None:
+            index.require_model(str(self._model_version))
+            return None
+        return self._exchange(index.model_version)
 
     def _refuse(self, error: Exception) -> None:
         self._tries += 1

@@ -76,3 +76,8 @@ def explained(errors: Iterable[Mapping[str, Any]]) -> str:
         place = ".".join(str(part)[:80] for part in error.get("loc", ()))
         found.append(f"{place}: {str(error.get('msg', 'invalid')).removeprefix('Value error, ')}")
     return "; ".join(found) or "the request is not valid"
+
+
+def stopping() -> Refusal:
+    """What is asked of a service that ends."""
+    return Refusal(503, "the service is stopping")

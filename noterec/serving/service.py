@@ -1,7 +1,7 @@
 """The service: a live index, an encoder, the answers that are kept, and what is asked of them. It knows nothing of HTTP.
 
-Who owns what: the index is searched in one thread, the model computes in one other (`Batcher`), changes go to disk in a third, and
-pictures are decoded in a few. The event loop only hands over and waits.
+Who owns what: the index is searched in one thread, changes go to disk in another, and the model computes in a third (`Encoding`).
+The event loop only hands over and waits.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,15 +17,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from noterec.config import ServeConfig
-from noterec.errors import InputError, NoterecError
+from noterec.errors import NoterecError
 from noterec.index.search import Index
 from noterec.index.searchable import Floats
 from noterec.notes.note import Note
 from noterec.serving.answers import Answer, answered, known_row, unit
 from noterec.serving.attributes import attributes_of, change_table
-from noterec.serving.batching import Batcher
 from noterec.serving.cache import AnswerCache, key_of
-from noterec.serving.fitness import check_pictures, fit_notes
+from noterec.serving.encoding import Encoding
 from noterec.serving.live import LiveIndex
 from noterec.serving.messages import (
     ChangeResponse,
@@ -40,7 +38,7 @@ from noterec.serving.messages import (
     SimilarResponse,
 )
 from noterec.serving.metrics import Metrics
-from noterec.serving.refusals import Refusal
+from noterec.serving.refusals import Refusal, stopping
 
 if TYPE_CHECKING:
     from noterec.model.encoder import NoteEncoder
@@ -60,7 +58,6 @@ class Service:
         config: the settings.
         token: what a request must carry to change the index; None = nobody can.
         metrics: what it counts.
-        encoder: the model as it was loaded, None where there is none; to compute with it use `run`.
         catalogue: the notes as people see them, or None.
         related: who engaged with what together, or None.
         report: the folder of the latest evaluation, or None.
@@ -72,6 +69,7 @@ class Service:
         index: Path,
         *,
         encoder: NoteEncoder | None = None,
+        exchange: Callable[[str], NoteEncoder] | None = None,
         catalogue: Catalogue | None = None,
         related: Related | None = None,
         report: Path | None = None,
@@ -80,28 +78,39 @@ class Service:
     ) -> None:
         """Open the index beside what is loaded already; `open_service` loads it all.
 
+        Args:
+            index: the index's folder.
+            encoder, catalogue, related, report, token, config: see the attributes.
+            exchange: loads the encoder of another model version, for a newer index that needs it.
+
         Raises:
             InputError, ArtefactError: the index can't be opened, or is of another model version than the encoder.
         """
         self.config, self.token, self.metrics = config, token, Metrics()
-        self.encoder, self.catalogue, self.related, self.report = encoder, catalogue, related, report
+        self.catalogue, self.related, self.report = catalogue, related, report
         self.draining = False
-        self._sees = encoder is not None and encoder.sight is not None
-        version = None if encoder is None else encoder.model_version
-        self._live = LiveIndex(index, model_version=version, metrics=self.metrics)
-        self._batcher = None if encoder is None else Batcher(encoder, config, self.metrics)
+        self._live = LiveIndex(
+            index,
+            model_version=None if encoder is None else encoder.model_version,
+            metrics=self.metrics,
+            exchange=None if exchange is None else self._exchange,
+        )
+        self._encoding = Encoding(encoder, load=exchange, config=config, metrics=self.metrics)
         self._search = ThreadPoolExecutor(1, thread_name_prefix="noterec-search")
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="noterec-disk")
-        self._decoders = ThreadPoolExecutor(config.decoders, thread_name_prefix="noterec-decode")
         self._cache = AnswerCache(config.cache_bytes)
         self._cached_version = self.index.version
         self._polling: asyncio.Task[None] | None = None
-        self._writing: asyncio.Task[Any] | None = None
 
     @property
     def index(self) -> Index:
         """The index that is live now; take it once per request."""
         return self._live.index
+
+    @property
+    def encoder(self) -> NoteEncoder | None:
+        """The model as it was loaded, None where there is none; to compute with it use `run`."""
+        return self._encoding.encoder
 
     def warm_up(self) -> None:
         """Answer once before anybody asks: the first search and the first batch load code and take memory."""
@@ -127,9 +136,8 @@ class Service:
 
     def close(self) -> None:
         """End all threads."""
-        if self._batcher is not None:
-            self._batcher.close()
-        for pool in (self._search, self._disk, self._decoders):
+        self._encoding.close()
+        for pool in (self._search, self._disk):
             pool.shutdown(wait=True, cancel_futures=True)
 
     def ready(self) -> Readiness:
@@ -161,10 +169,19 @@ class Service:
         """
         if request.k > self.config.max_k:
             raise Refusal(422, f"k={request.k}; this service gives at most {self.config.max_k} neighbours (max_k)")
-        index = self.index
+        if request.note is not None:
+            self._encoding.check([request.note])
+        for _ in range(2):  # once more where the model was exchanged between the two looks
+            index = self.index
+            answer = await self._answer(index, request)
+            if answer is not None:
+                return answer
+        raise _exchanging()
+
+    async def _answer(self, index: Index, request: SimilarRequest) -> Answer | None:
+        """The answer from an index; None where the encoder is that of another one by now."""
         vector: Floats | None = None
         if request.note is not None:
-            self._check([request.note])
             key = await asyncio.to_thread(key_of, index.version, request)  # of megabytes, where it has pictures
         else:
             vector = None if request.vector is None else unit(request.vector, index)  # (D,)
@@ -175,7 +192,10 @@ class Service:
         if kept is not None:
             return Answer(kept, kept=True)
         if request.note is not None:
-            vector = (await self.encode([request.note]))[0]  # (D,)
+            vectors, version = await self._encoding.encode([request.note])
+            if version != index.model_version:
+                return None
+            vector = vectors[0]  # (D,)
         answer = await self._in(
             self._search, lambda: answered(index, request, vector, self.metrics).model_dump_json().encode()
         )
@@ -186,59 +206,24 @@ class Service:
 
     async def embed(self, request: EmbedRequest) -> EmbedResponse:
         """Vectors of notes; Refusal as in `encode`."""
-        vectors = await self.encode(request.notes)  # (B, D)
-        assert self.encoder is not None, "encode refuses without one"
-        return EmbedResponse(
-            vectors=vectors.tolist(), dimension=vectors.shape[1], model_version=self.encoder.model_version
-        )
+        vectors, version = await self._encoding.encode(request.notes)  # (B, D)
+        return EmbedResponse(vectors=vectors.tolist(), dimension=vectors.shape[1], model_version=version)
 
     async def encode(self, contents: Sequence[NoteContent]) -> np.ndarray:
-        """Encode notes from outside.
-
-        Returns:
-            (B, D) float32, unit-norm.
-
-        Raises:
-            Refusal: 422 for a note that has nothing to read or a picture that can't be used, 429 where too many are waiting,
-                503 without a model.
-        """
-        notes = await self._fit(contents)
-        assert self._batcher is not None, "_fit refuses without an encoder"
-        try:
-            return await self._batcher.encode(notes)
-        except InputError as error:
-            raise Refusal(422, str(error)) from error
+        """Encode notes from outside: (B, D) float32, unit-norm; Refusal as in `Encoding.encode`."""
+        return (await self._encoding.encode(contents))[0]
 
     async def as_note(self, content: NoteContent) -> Note:
-        """A note from outside, fit for the encoder; Refusal as in `encode`."""
-        return (await self._fit([content]))[0]
+        """A note from outside, fit for the encoder; Refusal as in `Encoding.encode`."""
+        return (await self._encoding.fit([content]))[0]
 
     async def run(self, function: Callable[[NoteEncoder], Result]) -> Result:
         """Call a function with the encoder in the thread that owns it; Refusal (503) without a model."""
-        if self._batcher is None:
-            raise _no_model()
-        return await self._batcher.run(function)
+        return await self._encoding.run(function)
 
     async def write(self, steps: Sequence[Callable[[NoteEncoder], Result]]) -> list[Result]:
-        """Have the model write, step by step; what waits to be encoded is encoded between two steps.
-
-        Returns:
-            What each step returned.
-
-        Raises:
-            Refusal: 403 where the model may not write (the setting `writing`), 429 while it writes for somebody else, also for one
-                who has left; 503 without a model.
-        """
-        if not self.config.writing:
-            raise Refusal(403, "the model may not write here (the setting `writing` is off)", code="no_writing")
-        if self._writing is not None and not self._writing.done():
-            raise Refusal(429, "the model is writing about another note; try again in a few seconds", retry_seconds=3)
-
-        async def written() -> list[Result]:
-            return [await self.run(step) for step in steps]
-
-        self._writing = task = asyncio.create_task(written())
-        return await asyncio.shield(task)
+        """Have the model write, step by step; arguments, result and Refusal as `Encoding.write`."""
+        return await self._encoding.write(steps)
 
     async def note(self, note_id: str) -> NoteResponse:
         """What the index keeps of a note; Refusal (404) where it has none of this id."""
@@ -264,9 +249,12 @@ class Service:
         """
         self._check_changeable()
         change_table(self.index, note, None)  # before anything is computed
-        vector = (await self.encode([note]))[0]  # (D,)
+        vectors, version = await self._encoding.encode([note])  # (1, D)
 
         def change() -> ChangeResponse:
+            if self.index.model_version != version:
+                raise _exchanging()
+            vector = vectors[0]  # (D,)
             found = note.note_id in self.index
             table = change_table(self.index, note, vector)
             self._changing(lambda: self._live.add(table))
@@ -290,6 +278,9 @@ class Service:
             return self._changed(note_id, "removed" if found else "kept_out")
 
         return await self._in(self._disk, change)
+
+    def _exchange(self, version: str) -> Callable[[], None]:
+        return self._encoding.exchange(version)
 
     def _check_changeable(self) -> None:
         if self.index.folder == self._live.path:
@@ -316,29 +307,11 @@ class Service:
             self._cached_version = version
             self.metrics.cache_entries.set(0)
 
-    def _check(self, contents: Sequence[NoteContent]) -> None:
-        """Refuse what is known to be refused before anything is computed."""
-        if self.encoder is None:
-            raise _no_model()
-        if len(contents) > self.config.max_notes:
-            raise Refusal(
-                422, f"{len(contents)} notes; this service encodes at most {self.config.max_notes} (max_notes)"
-            )
-        check_pictures(contents, sees=self._sees, config=self.config)
-
-    async def _fit(self, contents: Sequence[NoteContent]) -> list[Note]:
-        self._check(contents)
-        until = time.monotonic() + self.config.request_seconds
-        return await self._in(
-            self._decoders,
-            lambda: fit_notes(contents, sees=self._sees, config=self.config, metrics=self.metrics, until=until),
-        )
-
     async def _in(self, pool: Executor, function: Callable[[], Result]) -> Result:
         try:
             future = asyncio.get_running_loop().run_in_executor(pool, function)
         except RuntimeError as error:  # the pool is closed
-            raise Refusal(503, "the service is stopping") from error
+            raise stopping() from error
         return await future
 
     async def _poll(self) -> None:
@@ -350,7 +323,5 @@ class Service:
                 logger.exception("looking for a newer index failed; it is tried again")
 
 
-def _no_model() -> Refusal:
-    return Refusal(
-        503, "this service has no model, so it can't encode notes; ask by note_id or vector", code="no_model"
-    )
+def _exchanging() -> Refusal:
+    return Refusal(503, "the model is being exchanged for another one; ask again", retry_seconds=1)

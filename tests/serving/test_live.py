@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -87,3 +88,30 @@ def test_without_an_encoder_any_model_version_will_do(path: Path) -> None:
     write_shards(path.parent / "other", embeddings_table(["x"], unit([[1.0, 1.0]]), version="m2"))
     build_index(path.parent / "other", out=path)
     assert found.refresh() is True and found.index.model_version == "m2"
+
+
+def test_an_index_of_another_model_brings_its_encoder_along(path: Path) -> None:
+    wanted: list[str] = []
+    done: list[str] = []
+
+    def exchange(version: str) -> Callable[[], None]:
+        wanted.append(version)
+        if len(wanted) == 1:
+            raise ArtefactError("the model folder holds another model version")
+        return lambda: done.append(version)
+
+    found = LiveIndex(path, model_version="m1", metrics=Metrics(), exchange=exchange)
+    write_shards(path.parent / "e2", embeddings_table(["a", "b"], unit(np.eye(2)), version="m2"))
+    build_index(path.parent / "e2", out=path)
+    assert found.refresh() is False and found.index.model_version == "m1"
+    assert found.problem is not None and "another model version" in found.problem
+    found._next_try = 0.0
+    assert found.refresh() is True and found.index.model_version == "m2"
+    assert (wanted, done, found.problem) == (["m2", "m2"], ["m2"], None)
+    build_index(path.parent / "e", out=path)  # and back
+    assert found.refresh() is True and done == ["m2", "m1"]
+
+
+def test_an_index_of_another_model_is_refused_at_the_start(path: Path) -> None:
+    with pytest.raises(ArtefactError, match="m2"):
+        LiveIndex(path, model_version="m2", metrics=Metrics(), exchange=lambda version: lambda: None)

@@ -85,7 +85,7 @@ def test_one_writes_at_a_time_also_for_one_who_has_left(built: Path, open_servic
             first.cancel()
             await asyncio.sleep(0)
         gate.set()
-        while service._writing is not None and not service._writing.done():
+        while service._encoding._writing is not None and not service._encoding._writing.done():
             await asyncio.sleep(0.01)
         assert await service.write([lambda _: 1]) == [1]
 

@@ -65,7 +65,7 @@ class Views:
         catalogue = service.catalogue
         self._thumbnails = None if catalogue is None else Thumbnails(catalogue, service.config.images)
         self._outlines, self._atlases, self._figured = Outlines(), Atlases(), Figured(service.report)
-        self._able: bool | None = None
+        self._able: tuple[object, bool] | None = None  # an encoder, and whether it writes
         self._points: tuple[str, bytes] = ("", b"")
 
     def choice(self, given: Mapping[str, Any]) -> Choice:
@@ -202,13 +202,13 @@ class Views:
     def trying(self, choice: Choice) -> Context:
         """The form for a new note, and what the model can do with it."""
         encoder, config = self.service.encoder, self.service.config
-        if encoder is not None and self._able is None:
-            self._able = writing.able(encoder, self._categories())
+        if encoder is not None and (self._able is None or self._able[0] is not encoder):
+            self._able = encoder, writing.able(encoder, self._categories())
         context = {
             "encodes": encoder is not None,
             "sees": encoder is not None and encoder.sight is not None,
             "writing": config.writing,
-            "writes": config.writing and bool(self._able),
+            "writes": config.writing and encoder is not None and self._able is not None and self._able[1],
             "max_images": config.max_images,
             "max_bytes": config.images.max_bytes,
         }

@@ -549,7 +549,7 @@ def test_others_are_encoded_between_two_tasks_and_one_note_is_written_about_at_a
     explore: Explore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = explore()
-    batcher = client.app.state.service._batcher  # type: ignore[attr-defined]
+    batcher = client.app.state.service._encoding.batcher  # type: ignore[attr-defined]
     order: list[str] = []
     begun, go_on = threading.Event(), threading.Event()
     encode = NoteEncoder.encode

@@ -190,7 +190,7 @@ def test_a_swap_fails_no_request(
 
 def test_stopping_answers_what_was_begun(built: Path, open_service: Callable[..., Service]) -> None:
     service = open_service(built, drain_seconds=0.4)
-    batcher = service._batcher
+    batcher = service._encoding.batcher
     assert batcher is not None
     with running(service) as (port, server), ThreadPoolExecutor(1) as pool:
         slow = threading.Event()
