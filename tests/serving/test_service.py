@@ -32,7 +32,7 @@ def test_what_waits_is_encoded_between_two_steps_of_writing(
     built: Path, open_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = open_service(built)
-    batcher = service._batcher
+    batcher = service._encoding.batcher
     assert batcher is not None
     done: list[str] = []
     encode = batcher._vectors
