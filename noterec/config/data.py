@@ -19,8 +19,8 @@ class SampleConfig(Settings):
     weeks: int = Field(4, ge=2, le=52, description="length of the log in weeks; the last one brings the new notes")
     arrival: Literal["last-week", "steady"] = Field(
         "last-week",
-        description="last-week: a fifth of the notes comes in the last week; steady: notes come every day, and are engaged with most "
-        "in their first days",
+        description="last-week: a fifth of the notes comes in the last week; steady: notes come every day, and are engaged with "
+        "most in their first days",
     )
     image_px: int = Field(64, ge=16, le=512, description="side of the square pictures, in pixels")
     seed: int = Field(0, ge=0)
@@ -90,7 +90,9 @@ class SplitConfig(Settings):
     @pydantic.field_validator("test_from", "valid_from")
     @classmethod
     def _in_utc(cls, moment: dt.datetime | None) -> dt.datetime | None:
-        return moment.replace(tzinfo=dt.UTC) if moment is not None and moment.tzinfo is None else moment
+        if moment is None:
+            return None
+        return moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment.astimezone(dt.UTC)
 
     @pydantic.model_validator(mode="after")
     def _moments_fit(self) -> Self:

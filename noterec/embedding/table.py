@@ -264,6 +264,16 @@ def open_table(path: str | os.PathLike[str]) -> storage.ShardFolder:
     return storage.ShardFolder(place, origin=origin)
 
 
+def is_table(path: str | os.PathLike[str]) -> bool:
+    """Whether `noterec embed` or `noterec generate` wrote a folder.
+
+    Raises:
+        ArtefactError: its manifest is damaged.
+    """
+    manifest = read_manifest(storage.place(path))
+    return manifest is not None and isinstance(manifest.origin, dict) and manifest.origin.get("kind") in KINDS
+
+
 def _without(folder: storage.ShardFolder, damage: Collection[str]) -> list[storage.ShardRecord]:
     """The shards but for the damaged ones."""
     return [shard for shard in folder.shards if shard["name"] not in damage]

@@ -46,9 +46,9 @@ class Parts:
 def choose(data: Dataset, config: SplitConfig) -> Parts:
     """Choose the new notes: `config.cold` of all notes for test, `config.valid` of them for valid, both rounded.
 
-    By time they may be chosen by the moments `test_from` and `valid_from` instead of shares. By random, the sorted ids are shuffled with the seed: test comes first, then valid, so the choice depends on nothing
-    but the ids and the seed. By time, notes are ordered by created_at, then note_id: the last are test, those before them
-    valid; notes without created_at stay in train.
+    By random, the sorted ids are shuffled with the seed: test comes first, then valid, so the choice depends on nothing but the ids
+    and the seed. By time, notes are ordered by created_at, then note_id: the last are test, those before them valid; notes without
+    created_at stay in train. By time, `config.test_from` and `config.valid_from` choose by moments instead of shares.
 
     Raises:
         InputError: too few notes for a part; by time, a log without real times, or more than 5 % of the notes without
@@ -104,8 +104,8 @@ def _since(created: pl.Series, config: SplitConfig, data: Dataset) -> tuple[int,
     valid = int((created >= config.valid_from).sum()) - test
     if not test or (not valid and config.valid_from != config.test_from) or test + valid >= len(created):
         raise InputError(
-            f"{data.path}: {test} notes were created since {config.test_from} (test), {valid} more since {config.valid_from} (valid), "
-            f"{len(created) - test - valid} before; expected at least one of each: give other moments"
+            f"{data.path}: {test} notes were created since {config.test_from} (test), {valid} more since {config.valid_from} "
+            f"(valid), {len(created) - test - valid} before; expected at least one of each: give other moments"
         )
     return test, valid
 

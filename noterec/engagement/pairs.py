@@ -24,7 +24,7 @@ from noterec import schema, storage
 from noterec.config import PairsConfig, Weighting
 from noterec.engagement import counts
 from noterec.engagement.history import NEVER, REJECT_LIMIT, History, history
-from noterec.errors import InputError
+from noterec.errors import InputError, NoPairsError
 from noterec.notes.dataset import Clock, Dataset
 from noterec.progress import Bar, stage, track
 
@@ -86,7 +86,8 @@ def pairs(
 
     Raises:
         InputError: no engagement, a window on a log without real times, an event without a time in more than 5 % of the
-            log, or no pair left after the rules.
+            log.
+        NoPairsError: no pair is left after the rules.
     """
     config = config or PairsConfig()
     with stage("pairs") as record:
@@ -118,7 +119,7 @@ def pairs(
             **dropped,
         )
         if not table.height:
-            raise InputError(
+            raise NoPairsError(
                 f"{data.path}: no related pair is left: {dropped['pairs_below_support']} were shared by fewer than "
                 f"{config.min_support} people, {dropped['pairs_out_of_bounds']} out of bounds; lower min_support or the "
                 "bounds, or bring a longer log"

@@ -143,7 +143,7 @@ def build_index(
             f"{planned.kind}: {planned.reason}. Expected: {planned.bytes_per_note:,.0f} bytes of memory a note, "
             f"{planned.build_seconds:,.1f} s to build, {planned.query_ms:.2f} ms a query"
         )
-        built = _built(found.vectors, planned.kind, aside, config, chosen, live=live_before)
+        built = searchable(found.vectors, planned.kind, aside, config, chosen, live=live_before)
         if dataset is not None and config.lexical:
             build_lexical(dataset, found.ids, aside)
         records = publishing.record_files(aside)
@@ -214,7 +214,7 @@ def build_index(
 
 
 @dataclass(frozen=True)
-class _Built:
+class Built:
     """What training, filling and measuring gave."""
 
     effort: kinds.Effort
@@ -224,10 +224,14 @@ class _Built:
     seconds: float
 
 
-def _built(
+def searchable(
     vectors: NDArray[Any], kind: Kind, aside: Path, config: IndexConfig, chosen: gpu.Device | None, *, live: str | None
-) -> _Built:
-    """Build the index into its folder, tune it, and let it through the gate."""
+) -> Built:
+    """Build the FAISS index of a bundle into its folder, tune it, and let it through the gate.
+
+    Raises:
+        GateError: its recall is below the target.
+    """
     start = time.perf_counter()
     count = len(vectors)
     index = None
@@ -243,14 +247,14 @@ def _built(
     seconds = time.perf_counter() - start
     if count == 1:  # nobody to miss
         record = bundle.RecallRecord(value=1.0, at=config.recall_at, target=config.recall_target, queries=0)
-        return _Built(kinds.Effort(1), record, 0.0, memory, seconds)
+        return Built(kinds.Effort(1), record, 0.0, memory, seconds)
     known = gate.truth(vectors, config)
     if index is not None:
         searcher = gate.tune(index, kind, vectors, known.half(0), config.recall_target, device=chosen)
         effort = searcher.effort
     measured = known.half(1)
     record = gate.check(searcher, measured, config, kind=kind, live=live)
-    return _Built(effort, record, gate.query_ms(searcher, measured), memory, seconds)
+    return Built(effort, record, gate.query_ms(searcher, measured), memory, seconds)
 
 
 def _rows(files: list[storage.Place]) -> int:

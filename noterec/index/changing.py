@@ -103,6 +103,26 @@ def remove_notes(index: str | os.PathLike[str], ids: Iterable[str]) -> int:
     return had
 
 
+def keep_out(index: str | os.PathLike[str], ids: Iterable[str]) -> None:
+    """Keep notes out of all bundles to come of an index that has none yet; on disk when this returns.
+
+    Args:
+        index: the index's folder, which is made where there is none.
+        ids: of the notes.
+
+    Raises:
+        InputError: an id is no id, or the folder can't be made.
+    """
+    place = storage.local(index)
+    wanted = _checked(id_series(ids, "ids").unique(maintain_order=True))
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{place}: can't write there: {error.strerror or error}") from error
+    if len(wanted):
+        _append(place, wanted, pa.nulls(len(wanted), pa.list_(pa.float32())), None, pl.DataFrame())
+
+
 def collect(index: Path) -> None:
     """Write down which additions a bundle confirms, drop those that count over no bundle, and make few shards of many.
 

@@ -56,6 +56,21 @@ def build_lexical(dataset: Dataset, ids: pl.Series, folder: Path) -> None:
     write_counts(counter.finish(len(ids)), folder)
 
 
+def copy_lexical(folder: Path, rows: NDArray[np.int64], out: Path) -> None:
+    """Write the lexical file of a bundle that has only some rows of another one; words that none of these uses are gone.
+
+    Args:
+        folder: of the other bundle.
+        rows: (M,) which of its rows, ascending.
+        out: folder of the new one.
+
+    Raises:
+        ArtefactError: the other one's file is missing or damaged.
+        InputError: it can't be written.
+    """
+    write_counts(Lexical.open(folder).counts(rows), out)
+
+
 def write_counts(counts: WordCounts, folder: Path) -> None:
     """Write a bundle's lexical file.
 
@@ -175,6 +190,19 @@ class Lexical:
             part = slice(int(self._starts[word]), int(self._starts[word + 1]))
             total[self._note[part]] += weight * self._score[part]  # a note stands in a list once
         return total
+
+    def counts(self, rows: NDArray[np.int64]) -> WordCounts:
+        """How often each word stands in some notes of the bundle: (M,) rows, ascending."""
+        lengths = np.diff(self._offsets)[rows]  # (M,)
+        ends = np.cumsum(lengths)
+        entries = np.arange(int(lengths.sum())) + np.repeat(self._offsets[rows] - (ends - lengths), lengths)
+        used, word = np.unique(self._word[entries], return_inverse=True)
+        return WordCounts(
+            [self._spelled(number) for number in used.tolist()],
+            np.concatenate([[0], ends]).astype(np.int64),
+            word.astype(np.int32),
+            np.array(self._count[entries]),
+        )
 
     def _number(self, token: str) -> int:
         """A word's number, -1 where no note uses it."""

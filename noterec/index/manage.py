@@ -158,23 +158,28 @@ def remove_ids(
 def publish_candidate(index: str | os.PathLike[str]) -> RollbackSummary:
     """Make the bundle that was built with `publish=False` the live one, in one step.
 
+    Where a killed process had begun it, this ends it; where it was done and that bundle is live, nothing changes.
+
     Raises:
         InputError: no bundle waits there, or a build is running.
         ArtefactError: another bundle went live since it was built, or a file of it changed; the live one stays.
     """
     place = storage.local(index)
-    with publishing.building(place):
-        folder = publishing.candidate(place)
+
+    def check(folder: Path) -> None:
         info, live = bundle.read_info(folder), bundle.live_name(place)
         if live != info.previous:
             raise ArtefactError(
                 f"{folder}: was built while {info.previous or 'nothing'} was live, and {live or 'nothing'} is now; build it again"
             )
         bundle.verify(folder, info, hashes=True)
-        published = publishing.publish(place, folder)
+
+    with publishing.building(place):
+        published = publishing.promote(place, check)
+        info = bundle.read_info(published)
         collect(place)
-        publishing.prune(place, keep=int(info.config["keep"]), before=live)
-    return RollbackSummary(place, live, published.name)
+        publishing.prune(place, keep=int(info.config["keep"]), before=info.previous)
+    return RollbackSummary(place, info.previous, published.name)
 
 
 def roll_back(index: str | os.PathLike[str], *, to: str | None = None) -> RollbackSummary:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from noterec import storage
-from noterec.errors import InputError
+from noterec.errors import ArtefactError, InputError
 from noterec.index.bundle import (
     BUNDLE_FILE,
     BUNDLES,
@@ -26,6 +27,7 @@ from noterec.index.bundle import (
 )
 
 CANDIDATE = ".candidate"  # a whole bundle that waits for a decision
+PROMOTED = ".candidate.json"  # which name the candidate was given, and whether it has been live
 _ASIDE = ".building-"
 
 
@@ -83,10 +85,8 @@ def publish(index: Path, aside: Path) -> Path:
 
 def keep_aside(index: Path, aside: Path) -> Path:
     """Keep a whole bundle as the index's candidate, in place of an earlier one; returns its folder."""
-    folder = index / BUNDLES / CANDIDATE
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
-    return folder
+    _drop_candidate(index)
+    return aside.rename(index / BUNDLES / CANDIDATE)
 
 
 def candidate(index: Path) -> Path:
@@ -101,24 +101,78 @@ def candidate(index: Path) -> Path:
     return folder
 
 
-def discard(index: Path, name: str) -> None:
-    """Delete one bundle that isn't live, and the candidate, which may hold what it held.
+def promote(index: Path, check: Callable[[Path], None]) -> Path:
+    """Make the candidate the live bundle, or finish what a killed process had begun; returns its folder.
+
+    Done twice, it does nothing the second time, as long as that bundle is live.
+
+    Args:
+        index: the index's folder, which the caller is `building` in.
+        check: raises where a folder must not go live.
 
     Raises:
-        InputError: it is live.
+        InputError: no bundle waits there.
+        ArtefactError: the candidate has been live, and another bundle is now.
+    """
+    mark = index / BUNDLES / PROMOTED
+    with _pointing(index):
+        if (index / BUNDLES / CANDIDATE / BUNDLE_FILE).is_file() or not mark.is_file():
+            folder = candidate(index)
+            check(folder)
+            name = f"bundle-{max([0, *(number(known) for known in bundles(index))]) + 1:06d}"
+            storage.write_json(mark, {"bundle": name, "live": False})
+            folder = folder.rename(index / BUNDLES / name)
+        else:
+            told = storage.read_json(mark)
+            folder = index / BUNDLES / str(told["bundle"])
+            if live_name(index) == folder.name:
+                storage.write_json(mark, {"bundle": folder.name, "live": True})
+                return folder
+            if told["live"] or not folder.is_dir():
+                raise ArtefactError(
+                    f"{index}: its candidate was published as {folder.name}, and {live_name(index) or 'nothing'} is live now; "
+                    f"go back to it with `noterec index rollback {index} --to {folder.name}`, or build it again"
+                )
+            check(folder)
+        _point(index, folder.name)
+        storage.write_json(mark, {"bundle": folder.name, "live": True})
+    return folder
+
+
+def discard(index: Path, names: Iterable[str], *, live: bool = False) -> None:
+    """Delete bundles, and the candidate, which may hold what they held.
+
+    Args:
+        index: the index's folder.
+        names: of the bundles; one that isn't there is no matter.
+        live: the live one may be among them: then CURRENT goes first, and nothing is live.
+
+    Raises:
+        InputError: the live one is among them and must not be.
     """
     with _pointing(index):
-        folder = index / BUNDLES / name
-        if find(index) == folder:
-            raise InputError(f"{index}: {name} is live; publish or roll back to another bundle first")
-        shutil.rmtree(index / BUNDLES / CANDIDATE, ignore_errors=True)
-        if folder.is_dir():
-            _delete(folder)
+        wanted = set(names)
+        current = live_name(index)
+        if current in wanted:
+            if not live:
+                raise InputError(f"{index}: {current} is live; publish or roll back to another bundle first")
+            (index / CURRENT).unlink()
+        _drop_candidate(index)
+        for name in sorted(wanted):
+            if (index / BUNDLES / name).is_dir():
+                _delete(index / BUNDLES / name)
+
+
+def _drop_candidate(index: Path) -> None:
+    folder = index / BUNDLES / CANDIDATE
+    (index / BUNDLES / PROMOTED).unlink(missing_ok=True)
+    if folder.is_dir():
+        _delete(folder)
 
 
 def _delete(bundle: Path) -> None:
     # Renamed first: a removal that is cut short must not leave a bundle that looks whole.
-    gone = bundle.rename(bundle.with_name(f"{_ASIDE}gone-{bundle.name}"))
+    gone = bundle.rename(bundle.with_name(f"{_ASIDE}{secrets.token_hex(8)}"))
     shutil.rmtree(gone, ignore_errors=True)
 
 

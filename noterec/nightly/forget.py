@@ -1,43 +1,46 @@
 """`noterec forget CONFIG`: a note's or a person's deletion, through every table of the job and the published index.
 
 In the order of urgency: the note is out of the published index, and of every later one, before anything else is done; then the
-published neighbour tables; then the bytes: embeddings, pairs, questions and evaluations of earlier nights, bundles, and the dataset
-itself. A step that was done is done again without harm, so the same command goes on where a killed one was.
+published neighbour tables; then the bytes: embeddings, pairs, questions and evaluations of earlier nights, their pages and logs,
+bundles, and last the dataset itself, which says whose notes a person's are. A step that was done is done again without harm, so the
+same command goes on where a killed one was.
 
-What is not reached: the weights of models that were trained before (the next training doesn't see what is gone), and caches of
-readout states and picture features, which know contents and no ids (delete the cache's folder to be rid of them at once).
+The live bundle is replaced by a copy without these notes: nothing else of what is published changes, also where a gate stopped the
+last night, or somebody rolled back. Older bundles that hold one are deleted, so there may be none to go back to.
+
+What is not reached: the weights of models that were trained before (the next training doesn't see what is gone); caches of readout
+states and picture features, which know contents and no ids (delete the cache's folder to be rid of them at once); pictures that lie
+as files of their own, and whatever else stands in the dataset's folder beside notes/, engagement/ and rejects.parquet; what a
+server has open, until it looks for a newer bundle. The index keeps the ids, and nothing else, to keep the notes out.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
-import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from noterec import progress, schema, storage
+from noterec import progress, storage
 from noterec.config import NightlyConfig, load
-from noterec.embedding.tombstones import withdraw_notes
 from noterec.errors import InputError
-from noterec.index.build import build_index
-from noterec.index.bundle import NOTES_FILE, bundles, find, live_name, read_info
-from noterec.index.changing import remove_notes
-from noterec.index.publishing import discard
-from noterec.index.search import Index
+from noterec.index.bundle import bundles, find, live_name, read_info
+from noterec.index.changing import MAX_ID_BYTES, keep_out, remove_notes
+from noterec.index.without import discard_with, publish_without
 from noterec.nightly.bundles import show_tables
-from noterec.nightly.home import Home
-from noterec.nightly.models import live_model
+from noterec.nightly.erase import from_dataset, from_neighbours, from_tables, notes_of
+from noterec.nightly.history import records
+from noterec.nightly.home import MARK, Home
+from noterec.nightly.mentions import Mentions
 from noterec.notes.dataset import Dataset
 
 LOG = "forgotten.jsonl"
-TABLES_OF_IDS = ("note_id", "query_id", "anchor_id", "related_id")
+UNTOLD = "it named what was forgotten since"
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class ForgetSummary:
         rows: rows erased, by table.
         bundles: bundles removed, because they held such a note.
         pages: pages and logs of earlier nights removed, because they name one.
-        bundle: the live bundle.
+        bundle: the live bundle; None where nothing is published, or nothing was left to publish.
         dataset: "rewritten", or "kept", which still has what was forgotten.
     """
 
@@ -85,33 +88,36 @@ def forget(
         What was erased where.
 
     Raises:
-        InputError: nothing to forget was given, or a table can't be rewritten.
+        InputError: nothing to forget was given, an id is no id, or a table can't be rewritten.
         LockedError: a night is running. The notes are out of the published index then already; run the command again for the rest.
     """
     settings = config if isinstance(config, NightlyConfig) else load(NightlyConfig, config)
-    people, asked = set(users), set(notes)
+    people, asked = _checked(users), _checked(notes)
     if not people and not asked:
         raise InputError("nothing to forget; give notes (--note ID) or people (--user ID)")
     home = Home.open(settings.home, create=False)
+    there = (home.path / MARK).is_file()
+    if keep_dataset and not there:
+        raise InputError(
+            f"{home.path}: no night has run there yet, and the dataset is to be kept: there is nothing to forget it from; delete "
+            "it in the dataset, or check `home`"
+        )
     data = Dataset(settings.dataset)
-    ids = asked | (_notes_of(data, people) if people else set())
+    ids = asked | (notes_of(data, home, people) if people else set())
     with progress.stage("forget") as record:
-        found = 0
-        if ids and live_name(home.index) is not None:
-            found = remove_notes(home.index, sorted(ids))
-        with home.claimed():
-            rows: dict[str, int] = {}
-            dropped: list[str] = []
-            pages = 0
-            if ids:
-                rows |= _from_neighbours(home, ids)
-                rows |= _from_tables(home, ids)
+        found = _withheld(home, ids) if there else 0
+        rows: dict[str, int] = {}
+        dropped: list[str] = []
+        pages = 0
+        with home.claimed() if there else contextlib.nullcontext():
+            if there:
+                rows |= from_neighbours(home, ids)
+                rows |= from_tables(home, ids)
+                pages = _pages(home, Mentions(ids | people))
+                dropped = _from_bundles(home, ids) if ids else []
             if not keep_dataset:
-                rows |= _from_dataset(data, ids, people)
-            if ids:
-                dropped = _from_bundles(settings, home, ids)
-                pages = _pages(home, ids | people)
-            if home.path.is_dir():
+                rows |= from_dataset(data, ids, people)
+            if there:
                 _note(home, ids, people)
         record.counts.update(notes=len(ids), users=len(people), rows=sum(rows.values()))
     return ForgetSummary(
@@ -127,7 +133,7 @@ def forget(
 
 
 def listed(path: str | os.PathLike[str]) -> tuple[list[str], list[str]]:
-    """The notes and the people that a table names.
+    """The notes and the people that a Parquet table names.
 
     Raises:
         InputError: it has neither a column note_id nor user_id.
@@ -144,124 +150,82 @@ def listed(path: str | os.PathLike[str]) -> tuple[list[str], list[str]]:
     return found[0], found[1]
 
 
-def _notes_of(data: Dataset, people: set[str]) -> set[str]:
-    """The notes whose author is one of these, deleted versions included."""
-    found: set[str] = set()
-    for file in data.note_files:
-        with storage.open_parquet(file) as parquet:
-            if "author_id" in parquet.schema_arrow.names:
-                table = schema.conform(parquet.read(columns=["note_id", "author_id"]), schema.NOTES, name=str(file))
-                mask = pc.is_in(table["author_id"], value_set=pa.array(sorted(people), pa.string()))
-                found.update(table["note_id"].filter(mask).to_pylist())
+def _checked(ids: Iterable[str]) -> set[str]:
+    found = set(ids)
+    for text in found:
+        if not text:
+            raise InputError("an id to forget is empty; expected a text")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"{text!r}: no id, as it is no UTF-8; give it as it stands in the dataset") from error
     return found
 
 
-def _from_neighbours(home: Home, ids: set[str]) -> dict[str, int]:
-    """The published tables first; ranks close up behind a note that is gone."""
+def _withheld(home: Home, ids: set[str]) -> int:
+    """Take notes out of the published index, or out of the first one to come; how many it had."""
+    short = sorted(text for text in ids if len(text.encode()) <= MAX_ID_BYTES)  # a longer one goes with its bundle
+    if not short:
+        return 0
+    if live_name(home.index) is not None:
+        return remove_notes(home.index, short)
+    keep_out(home.index, short)
+    return 0
+
+
+def _from_bundles(home: Home, ids: set[str]) -> list[str]:
+    """A copy of the live bundle without these notes goes live, then every bundle that holds one goes.
+
+    A night that isn't finished sees that another bundle is live, or that its own is gone, and builds again.
+    """
+    before = live_name(home.index)
+    publish_without(home.index, ids)
+    live = live_name(home.index)
+    if live is not None:
+        copied = read_info(find(home.index)).origin.get("copy_of")
+        if copied is not None:
+            _copy_tables(home, str(copied), live)
+    dropped = discard_with(home.index, ids)
+    names = {bundle.name for bundle in bundles(home.index)}
+    for folder in home.neighbours.glob("bundle-*") if home.neighbours.is_dir() else ():
+        if folder.name not in names:
+            shutil.rmtree(folder)
+    if live_name(home.index) is None and before is not None:
+        shutil.rmtree(home.neighbours, ignore_errors=True)
+    return dropped
+
+
+def _copy_tables(home: Home, before: str, live: str) -> None:
+    """The neighbour tables of a bundle, as those of its copy."""
+    source, target = home.neighbours / before, home.neighbours / live
+    if not source.is_dir() or target.is_dir():
+        return
+    aside = target.with_name(f".{live}")
+    shutil.rmtree(aside, ignore_errors=True)
+    shutil.copytree(source, aside)
+    aside.rename(target)
+    show_tables(home.neighbours, target)
+
+
+def _pages(home: Home, mentions: Mentions) -> int:
+    """Pages and logs are text that a person reads: one that names what goes is removed. In run.json the sentence is."""
     gone = 0
-    folders = [home.neighbours, *home.neighbours.glob("bundle-*")] if home.neighbours.is_dir() else []
-    for folder in folders:
-        for file in sorted(folder.glob("*.parquet")):
-            table = pl.read_parquet(file)
-            named = pl.col("query_id").is_in(list(ids)) | pl.col("note_id").is_in(list(ids))
-            kept = table.filter(~named)
-            if kept.height == table.height:
-                continue
-            gone += table.height - kept.height
-            kept = kept.with_columns(pl.col("rank").rank("ordinal").over("query_id").cast(pl.Int32))
-            arrow = schema.conform(
-                kept.to_arrow(compat_level=pl.CompatLevel.oldest()), schema.NEIGHBOURS, name=file.name
-            )
-            storage.write_table(arrow, file, origin=storage.read_origin(file))
-    return {"neighbours": gone}
-
-
-def _from_tables(home: Home, ids: set[str]) -> dict[str, int]:
-    """Embeddings with their rejects, pairs, and what nights and trainings were asked by."""
-    rows = {"embeddings": 0, "rejects": 0, "pairs": 0, "questions and evaluations": 0, "training": 0}
-    folder = home.path / "embeddings"
-    for table in sorted(folder.iterdir()) if folder.is_dir() else ():
-        rows["embeddings"] += withdraw_notes(table, ids)
-        if (table / schema.REJECTS_FILE).is_file():
-            rows["rejects"] += storage.erase_rows(
-                table / schema.REJECTS_FILE, storage.named("key", ids), columns=["key"]
-            )
-    if home.pairs.is_file():
-        rows["pairs"] += _erase_ids(home.pairs, ids)
-    for run in home.runs():
-        rows["questions and evaluations"] += sum(_erase_ids(file, ids) for file in sorted(run.rglob("*.parquet")))
-    if home.training.is_dir():
-        rows["training"] += sum(_erase_ids(file, ids) for file in sorted(home.training.rglob("*.parquet")))
-    return rows
-
-
-def _erase_ids(file: Path, ids: set[str]) -> int:
-    return sum(storage.erase_rows(file, storage.named(column, ids), columns=[column]) for column in TABLES_OF_IDS)
-
-
-def _from_dataset(data: Dataset, ids: set[str], people: set[str]) -> dict[str, int]:
-    rows = {"dataset notes": 0, "dataset engagement": 0}
-    if ids:
-        rows["dataset notes"] = storage.erase_rows(
-            data.path / "notes", storage.named("note_id", ids), columns=["note_id"]
-        )
-    if data.engagement_files:
-        folder = data.path / "engagement"
-        if ids:
-            rows["dataset engagement"] += storage.erase_rows(folder, storage.named("note_id", ids), columns=["note_id"])
-        if people:
-            rows["dataset engagement"] += storage.erase_rows(
-                folder, storage.named("user_id", people), columns=["user_id"]
-            )
-    return rows
-
-
-def _from_bundles(config: NightlyConfig, home: Home, ids: set[str]) -> list[str]:
-    """Every bundle that holds such a note goes; where that is the live one, a new one without it takes its place first."""
-    if live_name(home.index) is None:
-        return []
-    holding = [bundle for bundle in bundles(home.index) if _holds(bundle, ids)]
-    live = find(home.index)
-    if live in holding:
-        model = live_model(home)
-        assert model is not None
-        index = Index.open(home.index, verify=False)
-        new = index.ids.filter(pl.Series(index.live & index.new())).to_list()
-        table = home.embeddings(model.version, config.embed.precision)
-        kind = read_info(live).kind
-        build_index(
-            table,
-            notes=config.dataset,
-            new=new,
-            out=home.index,
-            config=config.index.model_copy(update={"kind": kind}),
-        )
-        fresh = home.neighbours / find(home.index).name
-        if (home.neighbours / live.name).is_dir():
-            shutil.copytree(home.neighbours / live.name, fresh, dirs_exist_ok=True)
-            show_tables(home.neighbours, fresh)
-    for bundle in holding:
-        discard(home.index, bundle.name)
-        shutil.rmtree(home.neighbours / bundle.name, ignore_errors=True)
-    return [bundle.name for bundle in holding]
-
-
-def _holds(bundle: Path, ids: set[str]) -> bool:
-    table = storage.read_table(bundle / NOTES_FILE, columns=["note_id"])
-    return bool(pc.any(pc.is_in(table["note_id"], value_set=pa.array(sorted(ids), pa.string()))).as_py())
-
-
-def _pages(home: Home, ids: set[str]) -> int:
-    """Pages and logs of nights are text that a person reads; one that names such a note goes."""
-    gone = 0
-    words = [word.encode() for word in ids]
-    files: Sequence[Path] = [home.report, *(file for run in home.runs() for file in sorted(run.rglob("*")))]
+    files = [home.report, *(home.path / "embeddings").glob("*/runs/*.json")]
+    files += [file for run in home.runs() for file in run.rglob("*") if file.suffix in (".html", ".md", ".txt")]
     for file in files:
-        if file.suffix in (".html", ".md", ".txt") and file.is_file():
-            text = file.read_bytes()
-            if any(word in text for word in words):
-                file.unlink()
-                gone += 1
+        if file.is_file() and mentions.among(file.read_text(encoding="utf-8", errors="replace")):
+            file.unlink()
+            gone += 1
+    for record in records(home):
+        told = [*record.facts["stages"].values(), *record.facts["gates"].values()]
+        named = [entry for entry in told if mentions.among(str(entry.get("says") or ""))]
+        error = mentions.among(str(record.facts.get("error") or ""))
+        for entry in named:
+            entry["says"] = UNTOLD
+        if error:
+            record.facts["error"] = UNTOLD
+        if named or error:
+            record.save()
     return gone
 
 

@@ -10,11 +10,12 @@ import pyarrow as pa
 import pytest
 
 from noterec import schema, storage
-from noterec.config import PairsConfig, SplitConfig
+from noterec.config import PairsConfig, SplitConfig, load
+from noterec.config.settings import make
 from noterec.engagement import split as split_module
 from noterec.engagement.pairs import pairs
 from noterec.engagement.split import split
-from noterec.errors import InputError
+from noterec.errors import ConfigError, InputError
 from noterec.notes.dataset import Dataset
 from tests.engagement.logs import START, make_dataset, note_ids
 
@@ -272,3 +273,83 @@ def test_split_json_holds_settings_and_counts(folder, tmp_path):
     assert record["config"]["by"] == "time"
     assert record["counts"]["test_without_relevant"] == summary.test_without_relevant
     assert record["first_new_note"].startswith("2024-01-29")
+
+
+def moments(test_day, valid_day, **settings):
+    """The moments at which two days after the first note's begin."""
+    times = {"test_from": START + dt.timedelta(days=test_day), "valid_from": START + dt.timedelta(days=valid_day)}
+    return SplitConfig(by="time", min_support=1, **times, **settings)
+
+
+def test_moments_choose_the_parts_and_end_the_past(folder, tmp_path):
+    config = moments(33, 30)
+    summary = split(folder, out=tmp_path / "s", config=config)
+    train, lists, parts = read(tmp_path / "s")
+    assert parts["test"] == {f"n{i:02d}" for i in range(33, 40)} and parts["valid"] == {"n30", "n31", "n32"}
+    log = train.engagement()
+    assert log["timestamp"].max() < config.valid_from and set(log["note_id"]) <= {f"n{i:02d}" for i in range(30)}
+    late = pl.DataFrame(storage.read_table(folder / "engagement" / "a.parquet")).filter(
+        pl.col("timestamp") >= config.valid_from, pl.col("note_id") < "n30"
+    )
+    assert summary.events_too_late == late.height > 0
+    assert not (set(lists["valid-pairs"]["related_id"]) | set(lists["valid-pairs"]["anchor_id"])) & parts["test"]
+    # What is done from test_from on is as if it hadn't been: valid-pairs don't change with it.
+    tables = storage.read_table(folder / "engagement" / "a.parquet")
+    early = tables.filter(pl.Series(tables["timestamp"]).lt(config.test_from).to_arrow())
+    held = tables.filter(pl.Series(tables["note_id"]).is_in(sorted(parts["test"])).to_arrow())
+    storage.write_table(pa.concat_tables([early, held]), folder / "engagement" / "a.parquet")
+    split(folder, out=tmp_path / "t", config=config)
+    assert read(tmp_path / "t")[1]["valid-pairs"].equals(lists["valid-pairs"])
+
+
+def test_a_note_of_exactly_the_moment_is_on_its_far_side(folder, tmp_path):
+    split(folder, out=tmp_path / "s", config=moments(35, 34))
+    assert read(tmp_path / "s")[2] == {"test": {f"n{i}" for i in range(35, 40)}, "valid": {"n34"}}
+    record = storage.read_json(tmp_path / "s" / "split.json")
+    assert record["first_new_note"].startswith("2024-02-04") and record["config"]["valid_from"].startswith("2024-02-04")
+
+
+def test_equal_moments_leave_valid_empty(folder, tmp_path):
+    summary = split(folder, out=tmp_path / "s", config=moments(33, 33))
+    assert (summary.valid_notes, summary.valid_pairs, summary.test_notes, summary.train_notes) == (0, 0, 7, 33)
+    assert read(tmp_path / "s")[0].engagement()["timestamp"].max() < START + dt.timedelta(days=33)
+
+
+def test_moments_without_notes_say_what_they_leave(folder, tmp_path):
+    for days, words in (((50, 45), "0 notes were created"), ((33, 0), " 0 before"), ((40, 33), r"0 notes .* 7 more")):
+        with pytest.raises(InputError, match=words):
+            split(folder, out=tmp_path / "s", config=moments(*days))
+
+
+def test_a_moment_is_the_same_in_every_zone(folder, tmp_path):
+    naive = SplitConfig(by="time", test_from="2024-02-03T00:00:00", valid_from="2024-01-31")
+    east = SplitConfig(by="time", test_from="2024-02-03T08:00:00+08:00", valid_from="2024-01-31T08:00:00+08:00")
+    assert naive == east == moments(33, 30).model_copy(update={"min_support": 2})
+    assert naive.model_dump(mode="json") == east.model_dump(mode="json")  # and so is every hash of it
+    counts = [
+        split(folder, out=tmp_path / name, config=config.model_copy(update={"min_support": 1}))
+        for name, config in (("a", naive), ("b", east))
+    ]
+    assert counts[0] == counts[1] == split(folder, out=tmp_path / "c", config=moments(33, 30))
+
+
+def test_moments_from_a_settings_file(tmp_path):
+    (tmp_path / "s.yaml").write_text("by: time\ntest_from: 2024-02-03\nvalid_from: 2024-01-31 12:00:00\n")
+    config = load(SplitConfig, tmp_path / "s.yaml")
+    assert config.test_from == dt.datetime(2024, 2, 3, tzinfo=dt.UTC)
+    assert config.valid_from == dt.datetime(2024, 1, 31, 12, tzinfo=dt.UTC)
+    assert SplitConfig(**config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"test_from": "2024-02-03"}, "belong together"),
+        ({"by": "random", "test_from": "2024-02-03", "valid_from": "2024-02-03"}, "are for by=time"),
+        ({"test_from": "2024-02-03", "valid_from": "2024-02-04"}, "not be later"),
+        ({"test_from": "soon", "valid_from": "2024-02-04"}, "test_from"),
+    ],
+)
+def test_moments_that_fit_no_split(given, words):
+    with pytest.raises(ConfigError, match=words):
+        make(SplitConfig, {"by": "time", **given}, where="test")

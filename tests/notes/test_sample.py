@@ -177,3 +177,39 @@ def test_the_planted_truth_shows_in_the_log(platform: tuple[Path, SampleSummary]
     assert 0.8 < recall["text_oracle"] / recall["oracle"] < 0.97, recall
     assert recall["bm25"] < 0.5 * recall["oracle"], recall
     assert recall["popularity"] < 0.1 * recall["oracle"], recall
+
+
+def test_notes_that_arrive_every_day(tmp_path: Path) -> None:
+    config = SMALL.model_copy(update={"arrival": "steady", "users": 400})
+    summary = sample(tmp_path / "a", config)
+    sample(tmp_path / "b", config)
+    assert _files(tmp_path / "a") == _files(tmp_path / "b")
+    data = Dataset(tmp_path / "a")
+    notes, log = data.notes(["created_at"]), data.engagement()
+    fresh = notes.filter(pl.col("created_at") >= START)
+    days = fresh.group_by(pl.col("created_at").dt.date()).len()
+    assert fresh.height == 180 and days.height > 25 and days["len"].max() < 20  # about 6 a day, in 28 days
+    assert summary.new_notes == notes.filter(pl.col("created_at") >= START + datetime.timedelta(weeks=3)).height
+    joined = log.join(notes, on="note_id")
+    age = joined["timestamp"] - joined["created_at"]
+    assert age.min() >= datetime.timedelta(0)  # nobody engages with what isn't there yet
+    assert log["timestamp"].max() < START + datetime.timedelta(weeks=4)
+    # Of notes that had the time, most engagement is of their first days; older ones are shown at any time.
+    early = joined.filter(
+        pl.col("created_at") >= START, pl.col("created_at") < START + datetime.timedelta(days=14),
+        pl.col("action") == "impression",
+    )  # fmt: skip
+    share = (early["timestamp"] - early["created_at"] < datetime.timedelta(days=5)).mean()
+    assert share == pytest.approx(1 - np.exp(-1), abs=0.06)  # an exponential's, of mean 5 days
+    old = joined.filter(pl.col("created_at") < START, pl.col("action") == "impression")
+    middle = START + datetime.timedelta(weeks=2)
+    assert (old["timestamp"] < middle).mean() == pytest.approx(0.5, abs=0.03)
+
+
+def test_no_seed_shows_a_note_before_its_time(tmp_path: Path) -> None:
+    for seed in range(3):
+        out = tmp_path / str(seed)
+        sample(out, SampleConfig(notes=400, users=60, weeks=2, arrival="steady", image_px=16, seed=seed))
+        data = Dataset(out)
+        joined = data.engagement().join(data.notes(["created_at"]), on="note_id")
+        assert joined.filter(pl.col("timestamp") < pl.col("created_at")).height == 0

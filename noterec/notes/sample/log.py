@@ -24,6 +24,7 @@ NO_STYLE = 0.4  # a note without a picture
 FOREIGN = 0.04  # a topic that is none of the person's
 OPENED_ANYWAY = 0.15  # views that lead to no click
 WEEK_SECONDS = 7 * 86_400
+LAST_SECONDS = 3600  # of the log: room for what follows an impression
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +94,7 @@ def engage(
     click = rng.random(len(user)) < match
     view = click | (rng.random(len(user)) < OPENED_ANYWAY)
 
-    end = weeks * WEEK_SECONDS - 3600  # room for what follows an impression
+    end = weeks * WEEK_SECONDS - LAST_SECONDS
     begin = np.maximum(shelf.created[note], 0)
     passed = rng.random(len(user))
     if freshness_days is not None:

@@ -154,7 +154,8 @@ def _plant(config: SampleConfig, rng: np.random.Generator) -> _Planted:
     steady = config.arrival == "steady"
     old, running = share < 0.4, (share >= 0.8) & (not steady)
     created[old] = -rng.exponential(_week(4), old.sum())
-    created[~old & ~running] = rng.uniform(0, _week(config.weeks - (not steady)), (~old & ~running).sum())
+    last = _week(config.weeks) - sample_log.LAST_SECONDS if steady else _week(config.weeks - 1)
+    created[~old & ~running] = rng.uniform(0, last, (~old & ~running).sum())
     created[running] = _week(config.weeks - 1) + rng.uniform(0, 4 * 86_400, running.sum())
     return _Planted(
         topics=topics,
