@@ -180,7 +180,7 @@ def check_morning(platform: Platform, home: Path, edited: list[str], expected: s
         assert table.select("query_id", "note_id").is_unique().all(), f"{file} names a note twice"
     if edited:
         models = json.loads((home / "models.json").read_text())["models"]
-        encoder = noterec.NoteEncoder.from_pretrained(models[index.model_version]["path"])
+        encoder = noterec.NoteEncoder.from_pretrained(home / models[index.model_version]["path"])
         rows = platform.all.filter(pl.col("note_id").is_in(edited)).sort("note_id")
         rows = rows.with_columns(content=pl.col("note_id").replace_strict(platform.live))
         vectors = encoder.encode(rows.select("note_id", "title", "content", "hashtags"))

@@ -35,8 +35,14 @@ class ArtefactError(NoterecError):
     """Something that noterec wrote earlier is missing, broken, or belongs to another model or dataset."""
 
 
+class NoPairsError(InputError):
+    """No pair is left after the rules: a log is too short yet, or too much was asked for."""
+
+
 class LockedError(NoterecError):
-    """Another job is writing the same output, or took it over."""
+    """Another job is writing the same output, or took it over: the same command may go well later."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h, after which a scheduler tries again
 
 
 class DependencyError(NoterecError):

@@ -1,7 +1,7 @@
 """The `noterec` command: arguments, progress bars and printing. Every command calls one public function.
 
 Exit codes: 0 done; 1 a bug, with its traceback; 2 the input is wrong, said in one line; 3 a quality gate stopped the
-job; 130 interrupted.
+job; 75 another job writes the same output; 130 interrupted.
 """
 
 from __future__ import annotations

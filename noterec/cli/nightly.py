@@ -127,7 +127,8 @@ def forget(
         typer.Option("--user", help="id of a person: their engagement, and their own notes; may be repeated"),
     ] = None,
     ids: Annotated[
-        Path | None, typer.Option("--ids", help="a table with a column note_id, user_id, or both: what to forget")
+        Path | None,
+        typer.Option("--ids", help="a Parquet file with a column note_id, user_id, or both: what to forget"),
     ] = None,
     keep_dataset: Annotated[
         bool, typer.Option("--keep-dataset", help="leave the dataset's files alone; their owner deletes there")
@@ -136,6 +137,11 @@ def forget(
     as_json: Json = False,
 ) -> None:
     """Delete notes and people from the published index and every table of the nightly job, the dataset included.
+
+    The notes are out of the published index first, then out of the bytes; a command that was stopped goes on when it is run again.
+    Pages and logs of earlier nights that name one are removed, and older bundles that hold one. Not reached: weights of trained
+    models, caches, and pictures that are files of their own. With --keep-dataset, delete in the dataset too: until then every night
+    encodes the notes again.
 
     \b
     noterec forget nightly.yaml --note n000042

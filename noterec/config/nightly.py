@@ -19,7 +19,10 @@ class TrainingConfig(Settings):
     """When the nightly job trains a model of its own, and when one takes the place of the live one."""
 
     every_days: float | None = Field(
-        None, gt=0, description="days between two trainings; none = only where there is no model at all"
+        None,
+        gt=0,
+        description="days between two trainings; none = only where there is no model at all. Where a model is named, what is "
+        "trained has to win over it, and the named one, once beaten, is still compared every night",
     )
     valid_days: float = Field(
         3,
@@ -51,13 +54,17 @@ class GatesConfig(Settings):
         0.2, ge=0, le=1, description="share of the live index's notes that may be gone from the dataset at once"
     )
     notes: float = Field(
-        0.25, gt=0, description="relative change of the number of notes since the live index was built, at most"
+        0.25,
+        gt=0,
+        description="relative change of the number of notes since the live index was built, at most; 20 notes more "
+        "are never too many",
     )
     counts: float = Field(
         4.0,
         gt=1,
         description="tonight's new and deleted notes lie between the median of the last 14 nights divided and multiplied by this; "
-        "judged once four nights say what is usual",
+        "judged once four nights say what is usual, and up to 20 notes are never too many. A night after missing ones may bring "
+        "that much for each",
     )
     canaries: int = Field(512, ge=0, description="unchanged notes that are encoded again and compared; 0 = none")
     canary_cosine: float = Field(
@@ -108,7 +115,8 @@ class NightlyConfig(Settings):
 
     dataset: str = Field(
         "data/mine",
-        description="all notes and the log as they are tonight: notes/*.parquet, to which a platform adds files, and engagement/",
+        description="all notes and the log as they are tonight: notes/*.parquet, to which a platform adds files, and engagement/. "
+        "This and every other relative path is of the folder in which the command runs",
     )
     home: str = Field("nightly", description="folder for all that the job makes and keeps")
     model: str | None = Field(
@@ -138,12 +146,21 @@ class NightlyConfig(Settings):
                 "embed.source and embed.full are not for the nightly job, whose dataset is a snapshot: leave them out, and run "
                 "`noterec embed --full` on HOME/embeddings by hand"
             )
+        for name, instead in (("max_rejected", "gates.rejects"), ("max_deleted", "gates.deleted")):
+            if getattr(self.embed, name) != EmbedConfig.model_fields[name].default:
+                raise ValueError(f"embed.{name} does nothing in the nightly job; set {instead} instead")
         if self.embed.view != "both":
             raise ValueError("embed.view is for comparisons; the nightly job encodes whole notes: leave it out")
         if "popularity" in self.evaluate.builtin:
             raise ValueError(
                 "evaluate.builtin: popularity knows the clicks that tonight's questions are made of; leave it out"
             )
+        if unknown := set(self.evaluate.builtin) - {"bm25", "random"}:
+            raise ValueError(f"evaluate.builtin: {', '.join(sorted(unknown))}; expected bm25, random, or none")
+        if self.evaluate.fuse and "bm25" not in self.evaluate.builtin:
+            raise ValueError("evaluate.fuse needs bm25 in evaluate.builtin; add it, or set evaluate.fuse: false")
+        if self.evaluate.sums:
+            raise ValueError("evaluate.sums needs two arms, and a night has one: leave it out")
         if "created_at" not in self.index.attributes:
             raise ValueError("index.attributes: the nightly job needs created_at among them")
         return self

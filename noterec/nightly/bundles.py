@@ -10,29 +10,33 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from noterec import storage
+from noterec import schema, storage
 from noterec.errors import ArtefactError, GateError
 from noterec.evaluation.evaluate import evaluate
 from noterec.evaluation.protocol import MAIN, WARM
 from noterec.evaluation.report import Report
 from noterec.index.build import build_index
-from noterec.index.bundle import find, live_name, read_info
+from noterec.index.bundle import NOTES_FILE, find, live_name, read_info
 from noterec.index.manage import publish_candidate
 from noterec.index.neighbours import neighbours
 from noterec.index.publishing import candidate
 from noterec.index.search import Index
 from noterec.nightly.home import TABLES
 from noterec.nightly.intake import NEW_NOTES, NEW_PAIRS, WARM_PAIRS
+from noterec.nightly.models import note_comparison
 from noterec.nightly.night import Done, Night
 from noterec.nightly.rivals import rivals
+from noterec.nightly.standing import BOUND, is_out, lost, mark
 from noterec.nightly.vectors import chosen_model
 
 ARM = "noterec"
+FEWEST = 10  # questions, below which a bootstrap says nothing: of four that all happen to be worse, its bound is sure
 EVALUATION = "evaluation"
 
 
 def build(night: Night) -> Done:
     """Build tonight's bundle beside the live one; nothing is published."""
+    _holds(night)
     config = night.config.index
     target = f"at least {config.recall_target:g} of the {config.recall_at} nearest"
     try:
@@ -64,6 +68,7 @@ def build(night: Night) -> Done:
             "query_ms": round(built.query_ms, 3),
             "bytes_per_note": built.disk_per_note,
         },
+        {"bundle": mark(candidate(night.home.index))},
     )
 
 
@@ -101,6 +106,7 @@ def measure(night: Night) -> Done:
 
 def gate(night: Night) -> Done:
     """The last look before tonight's bundle goes out: against the live one on the same questions, and how fresh it is."""
+    _holds(night)
     gates = night.config.gates
     folder = candidate(night.home.index)
     for direction, file in ((MAIN, NEW_PAIRS), (WARM, WARM_PAIRS)):
@@ -114,13 +120,18 @@ def gate(night: Night) -> Done:
         if found is None:
             night.judge(name, None, bound=bound, ok=True, says="no question about notes that both bundles have")
             continue
+        if found.questions < FEWEST:
+            few = f"{found.questions} questions are too few to judge by, expected at least {FEWEST}"
+            night.judge(name, None, bound=bound, ok=True, says=few)
+            continue
         night.judge(
             name, found.upper, bound=bound, ok=found.upper is None or found.upper >= -gates.loss, says=found.says
         )
-    newest = pl.read_parquet(folder / "notes.parquet", columns=["created_at"])["created_at"].max()
+    created = pl.read_parquet(folder / NOTES_FILE, columns=["created_at"])["created_at"]
+    newest = created.filter(created <= night.moment).max()  # a stranger's clock that is ahead makes no index fresh
     bound = f"at most {gates.stale_hours:g} hours"
     if isinstance(newest, dt.datetime):
-        hours = max(0.0, (night.moment - newest).total_seconds() / 3600)
+        hours = (night.moment - newest).total_seconds() / 3600
         says = f"the newest note was created {hours:.1f} hours before ({newest:%Y-%m-%d %H:%M} UTC)"
         night.judge("staleness", round(hours, 2), bound=bound, ok=hours <= gates.stale_hours, says=says)
     else:
@@ -134,13 +145,16 @@ def gate(night: Night) -> Done:
 
 def publish(night: Night) -> Done:
     """Make tonight's bundle the live one, in one step."""
-    try:
-        change = publish_candidate(night.home.index)
-    except ArtefactError:
-        # Somebody rolled back or published meanwhile: what was measured is about another bundle than the one that is live.
-        night.record.undo(["index", "evaluate", "gate"])
-        raise
-    return Done(f"{change.live} is live" + (f", after {change.was}" if change.was else ""), {"bundle": change.live})
+    home = night.home
+    if is_out(home, night.record):  # killed when it was live already, before it was written down
+        says, live = "is live already, since before it was interrupted", find(home.index).name
+    else:
+        _holds(night)
+        change = publish_candidate(home.index)
+        says, live = "is live" + (f", after {change.was}" if change.was else ""), change.live
+    if (compared := night.record.result("choose")["compared"]) is not None:
+        note_comparison(home, compared)
+    return Done(f"{live} {says}", {"bundle": live})
 
 
 def tables(night: Night) -> Done:
@@ -148,10 +162,15 @@ def tables(night: Night) -> Done:
     config, home = night.config.neighbours, night.home
     index = Index.open(home.index)
     folder = home.neighbours / index.folder.name
-    if not index.new().any() or not (index.live & ~index.new()).any():
-        return Done("all notes are new, or none is: no table", status="skipped")
+    new = int((index.live & index.new()).sum())
+    asked = {"new": new, "warm": int(index.live.sum()) - new}
     figures: dict[str, int | float | str] = {}
     for file, queries, candidates in ((TABLES[0], "new", "all"), (TABLES[1], "warm", "new")):
+        name = file.removesuffix(".parquet").replace("-", " ")
+        if not new or not asked[queries]:  # all notes are new, or none is: an empty table, not that of an earlier night
+            storage.write_table(schema.NEIGHBOURS.empty_table(), folder / file)
+            figures |= {name: 0, f"{queries} notes": asked[queries]}
+            continue
         found = neighbours(
             index,
             queries=queries,
@@ -161,8 +180,7 @@ def tables(night: Night) -> Done:
             per_author=config.per_author,
             duplicates=config.duplicates,
         )
-        figures[file.removesuffix(".parquet").replace("-", " ")] = found.rows
-        figures[f"{queries} notes"] = found.queries
+        figures |= {name: found.rows, f"{queries} notes": found.queries}
     show_tables(home.neighbours, folder)
     return Done(
         f"{figures['new to all']:,} neighbours of {figures['new notes']:,} new notes, {figures['warm to new']:,} new neighbours of "
@@ -180,6 +198,17 @@ def show_tables(neighbours_folder: Path, bundle_folder: Path) -> None:
             with aside.open("rb") as written:
                 os.fsync(written.fileno())
             aside.replace(neighbours_folder / file)
+
+
+def _holds(night: Night) -> None:
+    """See to it that what was done before still holds.
+
+    Raises:
+        ArtefactError: somebody rolled back or published meanwhile: what was measured is about another bundle than the live one.
+    """
+    if (why := lost(night.home, night.record)) is not None:
+        night.record.undo(BOUND)
+        raise ArtefactError(f"night {night.name}: {why}; run it again: it begins with its first stage")
 
 
 def _any_new(night: Night) -> bool:

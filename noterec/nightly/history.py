@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
 
 from noterec.errors import ArtefactError, InputError
@@ -17,6 +18,15 @@ def records(home: Home) -> Iterator[Record]:
             yield Record.read(folder)
         except (ArtefactError, InputError):
             continue
+
+
+def nights_since(night: Night) -> int:
+    """How many nights there are from the last one that published something to this one: 1, and more where some are missing."""
+    found = [
+        dt.date.fromisoformat(record.facts["night"]) for record in records(night.home) if record.outcome == "published"
+    ]
+    before = max((date for date in found if date < night.date), default=None)
+    return 1 if before is None else (night.date - before).days
 
 
 def changed_counts(night: Night) -> tuple[list[dict[str, int]], dict[str, int]]:

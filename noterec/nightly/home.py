@@ -14,8 +14,11 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import json
 import os
 import re
+import socket
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,14 +26,14 @@ from typing import Any
 
 from noterec import storage
 from noterec.errors import InputError
-from noterec.storage.locks import only_job
+from noterec.storage.locks import JOB_LOCK, only_job
 
 MARK = "nightly.json"
 FORMAT = "noterec nightly"
 RUN = re.compile(r"(\d{4}-\d{2}-\d{2})(?:\.(\d+))?")
 TABLES = ("new-to-all.parquet", "warm-to-new.parquet")
 
-_claims: dict[Path, int] = {}  # by home: how often this process holds it
+_claims: dict[tuple[Path, int], int] = {}  # by home and thread: how often it is held
 
 
 @dataclass(frozen=True)
@@ -112,18 +115,34 @@ class Home:
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
-        """Be the only job here; a job that holds the folder may claim it again.
+        """Be the only job here; a thread that holds the folder may claim it again.
 
         Raises:
-            LockedError: another process is at it.
+            LockedError: another job is at it.
         """
-        depth = _claims.get(self.path, 0)
+        key = self.path, threading.get_ident()
+        depth = _claims.get(key, 0)
         with contextlib.nullcontext() if depth else only_job(self.path, "noterec nightly"):
-            _claims[self.path] = depth + 1
+            _claims[key] = depth + 1
             try:
                 yield
             finally:
-                _claims[self.path] = depth
+                _claims[key] = depth
+                if not depth:
+                    del _claims[key]
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job is at it, as far as its lock file tells; nothing is locked to find out."""
+        try:
+            holder = json.loads((self.path / JOB_LOCK).read_bytes())
+            if holder["host"] == socket.gethostname():
+                os.kill(holder["pid"], 0)
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        except (OSError, ValueError, KeyError, TypeError):  # another user's process, or a lock that is being written
+            return True
+        return True
 
 
 def stamp_of(place: storage.Place) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,9 +17,13 @@ from noterec.index.manage import roll_back
 from noterec.nightly.bundles import show_tables
 from noterec.nightly.history import records
 from noterec.nightly.home import Home
-from noterec.nightly.night import Night, clock, known_gates
+from noterec.nightly.identity import clock, known_gates
+from noterec.nightly.models import note_rollback
+from noterec.nightly.night import Night
 from noterec.nightly.record import GateResult, Outcome
 from noterec.nightly.stages import STAGES
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,11 +51,15 @@ class NightSummary:
 
 @dataclass(frozen=True)
 class NightLine:
-    """One run, as `noterec nightly status` lists it; None where its stages didn't come so far."""
+    """One run, as `noterec nightly status` lists it; None where its stages didn't come so far.
+
+    `stage` is the last one that was begun, `gate` the one that stopped it.
+    """
 
     run: str
     outcome: str
     stage: str
+    gate: str | None
     bundle: str | None
     notes: int | None
     added: int | None
@@ -102,7 +111,10 @@ def run_nightly(
                     progress.say(f"night {tonight.name}: {stage}")
                     tonight.do(stage)
             except BaseException as error:
-                tonight.finish(error)
+                try:
+                    tonight.finish(error)
+                except Exception as another:  # such as a full disk; what ended the night is what has to be told
+                    logger.error("night %s: its page could not be written: %s", tonight.name, another)
                 raise
             tonight.finish()
         stages = [outcome for stage in STAGES if (outcome := tonight.record.outcome_of(stage)) is not None]
@@ -138,8 +150,9 @@ def nightly_status(config: NightlyConfig | str | os.PathLike[str]) -> list[Night
         lines.append(
             NightLine(
                 run=record.folder.name,
-                outcome=record.outcome,
+                outcome="unfinished" if record.outcome == "running" and not home.busy else record.outcome,
                 stage=list(stages)[-1] if stages else "",
+                gate=next((gate.name for gate in record.gates if gate.verdict == "stopped"), None),
                 bundle=_text(figures.get("bundle")),
                 notes=_whole(figures.get("notes")),
                 added=_whole(figures.get("added")),
@@ -155,6 +168,9 @@ def nightly_status(config: NightlyConfig | str | os.PathLike[str]) -> list[Night
 def rollback_nightly(config: NightlyConfig | str | os.PathLike[str], *, to: str | None = None) -> NightlyRollback:
     """Make an earlier bundle live again, and its neighbour tables with it; the next night works with that bundle's model.
 
+    Where the bundle that one goes back from was of another model, that model doesn't take its place again by itself: only once a
+    bundle of it is made live again by hand.
+
     Args:
         config: the settings, or their YAML file.
         to: the bundle's name; the one that was live before unless given.
@@ -167,6 +183,7 @@ def rollback_nightly(config: NightlyConfig | str | os.PathLike[str], *, to: str 
     home = _home(settings, create=False)
     with home.claimed():
         change = roll_back(home.index, to=to)
+        note_rollback(home, change.was, change.live)
         folder = home.neighbours / change.live
         show_tables(home.neighbours, folder)
         return NightlyRollback(change.was, change.live, folder.is_dir())

@@ -11,9 +11,10 @@ from noterec import storage
 from noterec.config import EmbedConfig
 from noterec.embedding.engine import opened
 from noterec.errors import ArtefactError, InputError
-from noterec.index.bundle import find, live_name, read_info
+from noterec.index.bundle import BUNDLES, find, live_name, read_info
 from noterec.nightly.home import Home
-from noterec.nightly.night import Night, model_stamp
+from noterec.nightly.identity import model_stamp
+from noterec.nightly.night import Night
 
 REGISTRY = "models.json"
 
@@ -58,7 +59,7 @@ def live_model(home: Home) -> Model | None:
             f"{home.index}: the live bundle is of model version {version}, which {home.path / REGISTRY} doesn't know; it was "
             "published by something else: publish it to another folder, or begin a new home"
         )
-    return _model(version, known[version])
+    return _model(home, version, known[version])
 
 
 def given_model(night: Night) -> Model | None:
@@ -86,22 +87,40 @@ def register(night: Night, path: str, *, run: str | None) -> Model:
         return found
     _, version = opened(path, "cpu", night.config.embed)
     known = _registry(night.home)
-    known[version] = {
-        "path": path, "dimension": night.config.embed.dimension, "run": run, "stamp": _stamp(night, path)
-    }  # fmt: skip
-    storage.write_json(night.home.path / REGISTRY, {**_read(night.home), "models": known})
-    return _model(version, known[version])
+    dimension = night.config.embed.dimension
+    if version in known and run is None and (made := _model(night.home, version, known[version])).run is not None:
+        return made  # one that was trained here, named by its folder or by a copy's
+    # A run's model is where its run is, so that HOME may be moved; one that was given stays where it was found.
+    place = str(Path(path).relative_to(night.home.path)) if run is not None else _anywhere(path)
+    known[version] = {"path": place, "dimension": dimension, "run": run, "stamp": _stamp(path, dimension)}
+    _write(night.home, models=known)
+    return _model(night.home, version, known[version])
+
+
+def is_there(night: Night, model: Model) -> bool:
+    """Whether a model is still where it was: its folder may have been removed, or another model been written into it."""
+    known = _registry(night.home)
+    entry, stamp = known[model.version], _stamp(model.path, model.dimension)
+    if entry["stamp"] == stamp:
+        return True
+    if not Path(model.path).is_dir():
+        return False
+    _, version = opened(model.path, "cpu", model.embed_config(night.config.embed))
+    if version != model.version:
+        return False
+    _write(night.home, models={**known, version: {**entry, "stamp": stamp}})  # copied, or HOME was moved
+    return True
 
 
 def forget_models(home: Home, versions: set[str]) -> None:
     """Take models out of the list; their folders are the caller's to remove."""
     kept = {version: entry for version, entry in _registry(home).items() if version not in versions}
-    storage.write_json(home.path / REGISTRY, {**_read(home), "models": kept})
+    _write(home, models=kept)
 
 
 def trained_models(home: Home) -> list[Model]:
     """The models that the job trained, the oldest first."""
-    found = [_model(version, entry) for version, entry in _registry(home).items() if entry["run"] is not None]
+    found = [_model(home, version, entry) for version, entry in _registry(home).items() if entry["run"] is not None]
     return sorted(found, key=lambda model: str(model.run))
 
 
@@ -111,9 +130,41 @@ def last_training(home: Home) -> dt.date | None:
     return None if told is None else dt.date.fromisoformat(told)
 
 
-def note_training(home: Home, night: dt.date) -> None:
-    """Remember that a training was done."""
-    storage.write_json(home.path / REGISTRY, {**_read(home), "last_training": night.isoformat()})
+def note_training(home: Home, night: dt.date, made: Model | None) -> None:
+    """Remember that a training was done, and that what it made, if anything, waits to be compared with the live model."""
+    waits = {} if made is None else {"waiting": made.version}
+    _write(home, last_training=night.isoformat(), **waits)
+
+
+def waiting_model(home: Home) -> Model | None:
+    """The model that was trained last, as long as no published night has compared it with the live one."""
+    version, known = _read(home)["waiting"], _registry(home)
+    return _model(home, version, known[version]) if version in known else None
+
+
+def note_comparison(home: Home, version: str) -> None:
+    """Remember that a model was compared, or is live: it waits no more."""
+    if _read(home)["waiting"] == version:
+        _write(home, waiting=None)
+
+
+def note_rollback(home: Home, was: str | None, live: str) -> None:
+    """Remember which model a person went back from: it stays out until a bundle of it is made live by hand.
+
+    Args:
+        home: the job's folder.
+        was: the bundle that was live; None where nobody knows.
+        live: the one that is now.
+    """
+    versions = [None if name is None else read_info(home.index / BUNDLES / name).model_version for name in (was, live)]
+    refused = {*_read(home)["refused"], *versions[:1]} - {None, versions[1]}
+    if refused != set(_read(home)["refused"]):
+        _write(home, refused=sorted(refused))
+
+
+def is_refused(home: Home, model: Model) -> bool:
+    """Whether a person went back from this model."""
+    return model.version in _read(home)["refused"]
 
 
 def model_from(record: dict[str, Any]) -> Model:
@@ -121,13 +172,19 @@ def model_from(record: dict[str, Any]) -> Model:
     return Model(**record)
 
 
-def _stamp(night: Night, path: str) -> str:
-    return storage.value_hash([model_stamp(path), night.config.embed.dimension])
+def _anywhere(path: str) -> str:
+    """A folder as it is found from everywhere; a hub id stays as it is."""
+    return str(Path(path).absolute()) if Path(path).is_dir() else path
+
+
+def _stamp(path: str, dimension: int | None) -> str:
+    return storage.value_hash([model_stamp(_anywhere(path)), dimension])
 
 
 def _stamped(night: Night, path: str) -> Model | None:
-    stamp = _stamp(night, path)
-    found = (_model(version, entry) for version, entry in _registry(night.home).items() if entry["stamp"] == stamp)
+    stamp = _stamp(path, night.config.embed.dimension)
+    known = _registry(night.home).items()
+    found = (_model(night.home, version, entry) for version, entry in known if entry["stamp"] == stamp)
     return next(found, None)
 
 
@@ -137,8 +194,14 @@ def _registry(home: Home) -> dict[str, dict[str, Any]]:
 
 def _read(home: Home) -> dict[str, Any]:
     file = home.path / REGISTRY
-    return dict(storage.read_json(file)) if file.is_file() else {"models": {}, "last_training": None}
+    nothing: dict[str, Any] = {"models": {}, "last_training": None, "waiting": None, "refused": []}
+    return {**nothing, **storage.read_json(file)} if file.is_file() else nothing
 
 
-def _model(version: str, entry: dict[str, Any]) -> Model:
-    return Model(version, entry["path"], entry["dimension"], entry["run"])
+def _write(home: Home, **changed: Any) -> None:
+    storage.write_json(home.path / REGISTRY, {**_read(home), **changed})
+
+
+def _model(home: Home, version: str, entry: dict[str, Any]) -> Model:
+    path = entry["path"] if entry["run"] is None else str(home.path / entry["path"])
+    return Model(version, path, entry["dimension"], entry["run"])

@@ -17,26 +17,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from noterec import storage
 from noterec.config import NightlyConfig, load
-from noterec.errors import GateError, InputError
-from noterec.nightly.home import Home, stamp_of
+from noterec.errors import GateError, InputError, NoterecError
+from noterec.index.bundle import CURRENT, find
+from noterec.nightly.home import Home
+from noterec.nightly.identity import FIRM, GATES, clock, fingerprint, known_gates
 from noterec.nightly.record import Figure, GateResult, Outcome, Record, Verdict, now
+from noterec.nightly.standing import BOUND, lost
 from noterec.notes.dataset import Dataset
 
 logger = logging.getLogger(__name__)
 
-GATES = (
-    "rejects",
-    "notes",
-    "deleted notes",
-    "new notes",
-    "canaries",
-    "index recall",
-    "recall new -> all",
-    "recall warm -> new",
-    "staleness",
-)
+LOG = "log.txt"  # of a run, in its folder
 
 
 @dataclass(frozen=True)
@@ -85,7 +77,8 @@ class Night:
 
         Raises:
             InputError: no dataset, a night in the future, an unknown gate, or a home that is something else's.
-            LockedError: another process is at it.
+            ArtefactError: the index's CURRENT is damaged, so that nobody knows what is live.
+            LockedError: another job is at it.
         """
         settings = config if isinstance(config, NightlyConfig) else load(NightlyConfig, config)
         date, moment = clock(night)
@@ -93,9 +86,10 @@ class Night:
         Dataset(settings.dataset)  # before anything is made
         home = Home.open(settings.home, create=True)
         with home.claimed():
+            if (home.index / CURRENT).is_file():
+                find(home.index)
             mark = fingerprint(settings, date)
-            runs = home.runs(date)
-            record = Record.read(runs[-1]) if runs else None
+            record = Record.last(home.runs(date))
             if record is None or record.facts["fingerprint"] != mark:
                 record = Record.begin(
                     home.new_run(date),
@@ -104,6 +98,9 @@ class Night:
                     fingerprint=mark,
                     config=settings.model_dump(mode="json"),
                 )
+            if (why := lost(home, record)) is not None:
+                logger.warning("night %s: %s; it is done again from the first stage on", record.folder.name, why)
+                record.undo(BOUND)
         began = dt.datetime.fromisoformat(record.facts["moment"])  # of a run that goes on: what was new stays new
         return cls(settings, home, date, began, record, allowed)
 
@@ -160,6 +157,8 @@ class Night:
             seconds = round(time.perf_counter() - clock_start, 3)
             status = "stopped" if isinstance(error, GateError) else "failed"
             told = " ".join(f"{type(error).__name__}: {error}".split())
+            bug = None if isinstance(error, NoterecError) else error  # only its traceback says where
+            logger.info("night %s: %s %s: %s", self.name, stage, status, told, exc_info=bug)
             self.record.set_stage(stage, status=status, started=started, seconds=seconds, says=told)
             raise
         seconds = round(time.perf_counter() - clock_start, 3)
@@ -196,9 +195,10 @@ class Night:
             verdict = "accepted" if name in self.accept else "stopped"
         self.record.set_gate(GateResult(name, value, bound, verdict, says))
         if verdict == "stopped":
+            way_on = "" if name == FIRM else f'; where this is meant, `noterec nightly ... --accept "{name}"` goes on'
             raise GateError(
                 f"night {self.name}: the gate {name!r} stops it: {says}; expected {bound}. What was published before stays. Look "
-                f'at {self.folder / "report.html"}; where this is meant, `noterec nightly ... --accept "{name}"` goes on'
+                f"at {self.folder / 'report.html'}{way_on}"
             )
 
     def gates(self) -> list[GateResult]:
@@ -213,9 +213,16 @@ class Night:
 
         Returns:
             The page, report.html in the run's folder.
+
+        Raises:
+            InputError: nothing ended it, and a stage isn't done.
         """
         from noterec.nightly.report import write_report
+        from noterec.nightly.stages import STAGES
 
+        undone = [stage for stage in STAGES if self.record.outcome_of(stage) is None]
+        if error is None and undone:
+            raise InputError(f"night {self.name}: {undone[0]} isn't done, so it hasn't ended; do it first")
         outcome = "published"
         if isinstance(error, GateError):
             outcome = "stopped"
@@ -231,7 +238,7 @@ class Night:
     @contextlib.contextmanager
     def _logged(self) -> Iterator[None]:
         """Everything that noterec logs at INFO also goes to log.txt of the run."""
-        handler = logging.FileHandler(self.folder / "log.txt", encoding="utf-8")
+        handler = logging.FileHandler(self.folder / LOG, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         package = logging.getLogger("noterec")
         level = package.level
@@ -250,45 +257,3 @@ class Night:
             for other in quiet:
                 other.setLevel(logging.NOTSET)
             handler.close()
-
-
-def clock(night: dt.date | None) -> tuple[dt.date, dt.datetime]:
-    """The night's date, and what "now" is for it.
-
-    Raises:
-        InputError: it is in the future.
-    """
-    present = dt.datetime.now(dt.UTC)
-    date = night or present.date()
-    if date > present.date():
-        raise InputError(
-            f"nightly: {date} is in the future (it is {present:%Y-%m-%d %H:%M} UTC); give a date up to today"
-        )
-    end = dt.datetime.combine(date, dt.time(), dt.UTC) + dt.timedelta(days=1)
-    return date, min(present, end)
-
-
-def known_gates(accept: Sequence[str]) -> frozenset[str]:
-    """Names of gates, checked.
-
-    Raises:
-        InputError: there is no such gate.
-    """
-    for name in accept:
-        if name not in GATES:
-            raise InputError(f"nightly: no gate {name!r} to accept; expected one of {', '.join(map(repr, GATES))}")
-    return frozenset(accept)
-
-
-def fingerprint(config: NightlyConfig, date: dt.date) -> str:
-    """Differs once a file of the dataset or of the model, a setting, or the night is another."""
-    data = Dataset(config.dataset)
-    files: list[Any] = [stamp_of(file) for file in (*data.note_files, *data.engagement_files)]
-    return storage.value_hash([files, model_stamp(config.model), config.model_dump(mode="json"), date.isoformat()])
-
-
-def model_stamp(model: str | None) -> list[Any]:
-    """What tells that a model's folder was written again; a name on a hub stands for itself."""
-    if model is None or not Path(model).is_dir():
-        return [model]
-    return [str(model), *(stamp_of(file)[1:] for file in sorted(Path(model).iterdir()) if file.is_file())]

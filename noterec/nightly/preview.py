@@ -11,10 +11,12 @@ from noterec.config import NightlyConfig, load
 from noterec.embedding.forecast import embed_forecast
 from noterec.index.bundle import live_name
 from noterec.nightly.home import Home, stamp_of
-from noterec.nightly.models import Model, known_model, live_model
-from noterec.nightly.night import Night, clock, fingerprint
+from noterec.nightly.identity import clock, fingerprint
+from noterec.nightly.models import Model, is_refused, known_model, live_model, waiting_model
+from noterec.nightly.night import Night
 from noterec.nightly.record import Record
 from noterec.nightly.stages import STAGES
+from noterec.nightly.standing import BOUND, lost
 from noterec.nightly.vectors import training_due
 from noterec.notes.dataset import Dataset
 
@@ -37,12 +39,13 @@ def preview(config: NightlyConfig | str | os.PathLike[str], *, night: dt.date | 
     settings = config if isinstance(config, NightlyConfig) else load(NightlyConfig, config)
     date, moment = clock(night)
     home = Home.open(settings.home, create=False)
-    runs = home.runs(date)
     mark = fingerprint(settings, date)
-    record = Record.read(runs[-1]) if runs else None
+    record = Record.last(home.runs(date))
     if record is not None and record.facts["fingerprint"] == mark:
         if record.outcome == "published":
             return [Preview("all", "nothing", f"{record.folder.name} was done, and no file or setting is newer")]
+        if lost(home, record) is not None:
+            record.forget(BOUND)
     else:
         record = Record(home.new_run(date), {"stages": {}, "gates": {}, "outcome": "running"})
     tonight = Night(settings, home, date, moment, record, frozenset())
@@ -100,10 +103,13 @@ def _choose(night: Night) -> tuple[str, str]:
     live: Model | None = live_model(night.home)
     if live is None:
         return "skip", "the first model needs no rival"
-    given = night.config.model
-    known = known_model(night)
-    if due or (given is not None and (known is None or known.version != live.version)):
+    known, waiting = known_model(night), waiting_model(night.home)
+    others = [model for model in (waiting, known) if model is not None and model.version != live.version]
+    unknown = night.config.model is not None and known is None
+    if due or unknown or any(not is_refused(night.home, model) for model in others):
         return "compare", f"another model with the live {live.version}, on tonight's questions"
+    if others:
+        return "skip", f"the live {live.version} goes on: somebody went back from {others[0].version}"
     return "skip", f"there is one model, {live.version}"
 
 

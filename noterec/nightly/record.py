@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import logging
 import os
 import platform
 import socket
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 from noterec import progress, storage
-from noterec.errors import ArtefactError
+from noterec.errors import ArtefactError, InputError
+
+logger = logging.getLogger(__name__)
 
 FORMAT, FORMAT_VERSION = "noterec night", 1
 FILE = "run.json"
@@ -109,6 +113,17 @@ class Record:
             raise ArtefactError(f"{folder / FILE}: no record of a night; it was damaged: remove the folder")
         return cls(folder, facts)
 
+    @classmethod
+    def last(cls, runs: Sequence[Path]) -> Record | None:
+        """The record of the last of some runs; None where there is none, or it can't be read: then another run begins."""
+        if not runs:
+            return None
+        try:
+            return cls.read(runs[-1])
+        except (ArtefactError, InputError) as error:  # killed before its first word, or damaged
+            logger.warning("%s; the night begins again in another run", error)
+            return None
+
     def save(self) -> None:
         """Write run.json."""
         storage.write_json(self.folder / FILE, self.facts)
@@ -134,10 +149,15 @@ class Record:
         self.facts["stages"][stage] = values
         self.save()
 
-    def undo(self, stages: list[str]) -> None:
-        """Forget that stages were done."""
+    def forget(self, stages: Iterable[str]) -> None:
+        """Take stages for not done, and gates for not measured; on disk with the next `save`."""
         for stage in stages:
             self.facts["stages"].pop(stage, None)
+        self.facts["gates"] = {}
+
+    def undo(self, stages: Iterable[str]) -> None:
+        """`forget`, and write it down."""
+        self.forget(stages)
         self.save()
 
     def set_gate(self, gate: GateResult) -> None:

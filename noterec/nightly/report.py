@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime as dt
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from noterec.index.search import Index
 from noterec.nightly.bundles import EVALUATION
 from noterec.nightly.history import records
 from noterec.nightly.home import TABLES
-from noterec.nightly.night import GATES, Night
+from noterec.nightly.identity import GATES
+from noterec.nightly.night import LOG, Night
 from noterec.nightly.record import Record
 from noterec.nightly.stages import STAGES
 
@@ -42,26 +43,32 @@ def write_report(night: Night) -> Path:
     record = night.record
     live = live_name(night.home.index)
     history = list(records(night.home))[-NIGHTS:]
-    text = pages.render(
-        "night.html",
-        package="noterec.nightly",
-        title=f"Night {night.name}",
-        night=night,
-        facts=record.facts,
-        outcome=_outcome(night),
-        style=STYLE.get(record.outcome, ""),
-        live=live,
-        error=record.facts.get("error"),
-        figures=_figures(record),
-        stages=_stages(night),
-        gates=_gates(night),
-        curves=_curves(history),
-        nights=_nights(history, night.name),
-        examples=_examples(night) if record.outcome == "published" else [],
-        evaluation=_evaluation(night),
-        now=dt.datetime.now(dt.UTC),
-    )
+    told = {
+        "title": f"Night {night.name}",
+        "night": night,
+        "facts": record.facts,
+        "outcome": _outcome(night),
+        "style": STYLE.get(record.outcome, ""),
+        "live": live,
+        "error": record.facts.get("error"),
+        "figures": _figures(record),
+        "stages": _stages(night),
+        "gates": _gates(night),
+        "curves": _curves(history),
+        "examples": _examples(night) if record.outcome == "published" else [],
+        "evaluation": _evaluation(night),
+        "logged": (night.folder / LOG).is_file(),
+    }
+    runs = night.folder.parent
     for file in (night.folder / FILE, night.home.report):
+        way = os.path.relpath(runs, file.parent)  # links go from where the page is
+        text = pages.render(
+            "night.html",
+            package="noterec.nightly",
+            own=f"{way}/{night.name}",
+            nights=_nights(history, night.name, way),
+            **told,
+        )
         with storage.atomic_write(file) as out:
             out.write(text.encode())
     return night.folder / FILE
@@ -139,13 +146,13 @@ def _curves(history: list[Record]) -> list[tuple[str, Markup]]:
     return drawn
 
 
-def _nights(history: list[Record], own: str) -> Markup:
+def _nights(history: list[Record], own: str, way: str) -> Markup:
     rows: list[list[object]] = []
     mark = 0
     for place, record in enumerate(reversed(history)):
         figures = _figures(record)
         recall = next((value for key, value in figures.items() if key.startswith("recall@")), None)
-        link = Markup('<a href="{}">{}</a>').format(f"../{record.folder.name}/{FILE}", record.folder.name)
+        link = Markup('<a href="{}">{}</a>').format(f"{way}/{record.folder.name}/{FILE}", record.folder.name)
         if record.folder.name == own:
             mark, link = place, Markup("{}").format(own)
         rows.append(
