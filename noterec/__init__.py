@@ -1,8 +1,8 @@
 """noterec: embeddings of notes that agree with what people engage with, and their nearest neighbours.
 
 The road from notes to neighbours, each step a function of tables: `sample` or `import_dataset`, `validate`, `pairs`, `split`,
-`train`, `embed`, `generate`, `modalities`, `build_index`, `query`, `neighbours` and `serve`, `evaluate` and `compare`; and all of it
-every night, `run_nightly`. Names load on first use.
+`train`, `embed`, `generate`, `modalities`, `build_index`, `query`, `neighbours` and `serve`, `evaluate` and `compare`; and all of
+it every night, `run_nightly`. Names load on first use.
 
 Letters of array shapes in all docstrings: B notes, P pairs, T tokens, H the backbone's state, D the embedding's dimensions,
 K neighbours, Q queries, N candidates, V vocabulary.

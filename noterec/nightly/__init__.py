@@ -14,7 +14,7 @@
     rivals.py      the live bundle and tonight's on the same questions
     report.py      the page of a night
     preview.py     what a night would do
-    forget.py      a note's or a person's deletion, through every table and the index
+    forget.py      a note's or a person's deletion, through every table (erase.py), page (mentions.py) and the index
 """
 
 from noterec.nightly.identity import GATES

@@ -23,7 +23,7 @@ from noterec.index.publishing import candidate
 from noterec.index.search import Index
 from noterec.nightly.home import TABLES
 from noterec.nightly.intake import NEW_NOTES, NEW_PAIRS, WARM_PAIRS
-from noterec.nightly.models import note_comparison
+from noterec.nightly.models import note_comparison, show_model
 from noterec.nightly.night import Done, Night
 from noterec.nightly.rivals import rivals
 from noterec.nightly.standing import BOUND, is_out, lost, mark
@@ -152,6 +152,7 @@ def publish(night: Night) -> Done:
         _holds(night)
         change = publish_candidate(home.index)
         says, live = "is live" + (f", after {change.was}" if change.was else ""), change.live
+    show_model(home)
     if (compared := night.record.result("choose")["compared"]) is not None:
         note_comparison(home, compared)
     return Done(f"{live} {says}", {"bundle": live})

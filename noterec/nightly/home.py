@@ -81,6 +81,11 @@ class Home:
         return self.path / "models"
 
     @property
+    def model(self) -> Path:
+        """A link to the live bundle's model, for a service; there is none where that is on a hub."""
+        return self.path / "live-model"
+
+    @property
     def training(self) -> Path:
         """What they were trained on."""
         return self.path / "training"
@@ -97,21 +102,15 @@ class Home:
     def runs(self, night: dt.date | None = None) -> list[Path]:
         """The run folders, the oldest first; of one night, where it is given."""
         folder = self.path / "runs"
-        found = []
-        for run in folder.iterdir() if folder.is_dir() else ():
-            match = RUN.fullmatch(run.name)
-            if match and (night is None or match[1] == night.isoformat()):
-                found.append((match[1], int(match[2] or 1), run))
-        return [run for _, _, run in sorted(found)]
+        found = [run for run in folder.iterdir() if RUN.fullmatch(run.name)] if folder.is_dir() else []
+        wanted = [run for run in found if night is None or run.name[:10] == night.isoformat()]
+        return sorted(wanted, key=lambda run: run_order(run.name))
 
     def new_run(self, night: dt.date) -> Path:
         """The name of the next run of a night: 2026-11-22, then 2026-11-22.2 and so on."""
         earlier = self.runs(night)
-        name = night.isoformat()
-        if earlier:
-            match = RUN.fullmatch(earlier[-1].name)
-            name += f".{int((match and match[2]) or 1) + 1}"
-        return self.path / "runs" / name
+        number = f".{run_order(earlier[-1].name)[1] + 1}" if earlier else ""
+        return self.path / "runs" / f"{night.isoformat()}{number}"
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
@@ -143,6 +142,12 @@ class Home:
         except (OSError, ValueError, KeyError, TypeError):  # another user's process, or a lock that is being written
             return True
         return True
+
+
+def run_order(name: str) -> tuple[str, int]:
+    """A run's name as its night and its number within it, in whose order runs follow one another."""
+    night, _, number = name.partition(".")
+    return night, int(number or 1)
 
 
 def stamp_of(place: storage.Place) -> list[Any]:

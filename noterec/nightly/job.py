@@ -18,7 +18,7 @@ from noterec.nightly.bundles import show_tables
 from noterec.nightly.history import records
 from noterec.nightly.home import Home
 from noterec.nightly.identity import clock, known_gates
-from noterec.nightly.models import note_rollback
+from noterec.nightly.models import note_rollback, show_model
 from noterec.nightly.night import Night
 from noterec.nightly.record import GateResult, Outcome
 from noterec.nightly.stages import STAGES
@@ -184,6 +184,7 @@ def rollback_nightly(config: NightlyConfig | str | os.PathLike[str], *, to: str 
     with home.claimed():
         change = roll_back(home.index, to=to)
         note_rollback(home, change.was, change.live)
+        show_model(home)
         folder = home.neighbours / change.live
         show_tables(home.neighbours, folder)
         return NightlyRollback(change.was, change.live, folder.is_dir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from noterec.config import EmbedConfig
 from noterec.embedding.engine import opened
 from noterec.errors import ArtefactError, InputError
 from noterec.index.bundle import BUNDLES, find, live_name, read_info
-from noterec.nightly.home import Home
+from noterec.nightly.home import Home, run_order
 from noterec.nightly.identity import model_stamp
 from noterec.nightly.night import Night
 
@@ -60,6 +61,21 @@ def live_model(home: Home) -> Model | None:
             "published by something else: publish it to another folder, or begin a new home"
         )
     return _model(home, version, known[version])
+
+
+def show_model(home: Home) -> None:
+    """Turn the link HOME/live-model to the live bundle's model, in one step; a model on a hub has none."""
+    if home.model.is_dir() and not home.model.is_symlink():  # a copy of HOME that followed the link
+        shutil.rmtree(home.model)
+    model = live_model(home)
+    if model is None or not Path(model.path).is_dir():
+        home.model.unlink(missing_ok=True)
+        return
+    aside = home.path / ".live-model.next"
+    aside.unlink(missing_ok=True)
+    # One that was trained here is named from here, so that HOME may be moved.
+    aside.symlink_to(model.path if model.run is None else Path(model.path).relative_to(home.path))
+    aside.replace(home.model)
 
 
 def given_model(night: Night) -> Model | None:
@@ -121,7 +137,7 @@ def forget_models(home: Home, versions: set[str]) -> None:
 def trained_models(home: Home) -> list[Model]:
     """The models that the job trained, the oldest first."""
     found = [_model(home, version, entry) for version, entry in _registry(home).items() if entry["run"] is not None]
-    return sorted(found, key=lambda model: str(model.run))
+    return sorted(found, key=lambda model: run_order(str(model.run)))
 
 
 def last_training(home: Home) -> dt.date | None:

@@ -45,7 +45,7 @@ class ModelSource:
                 return encoder
         raise ArtefactError(
             f"the index is of model version {version}, and {self._path} holds another model; put that one there (of the nightly "
-            "job, HOME/model always is the live index's), or start the service with it"
+            "job, HOME/live-model always is the live index's), or start the service with it"
         )
 
     def _stamp(self) -> object:

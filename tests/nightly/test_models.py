@@ -71,7 +71,10 @@ def test_after_a_rollback_the_older_model_goes_on(town: Town, settings: Settings
     wins = settings(model=str(rival), training={"win": -1.0}, gates={"loss": 1.0})
     run_nightly(wins, night=date(FIRST + 1))
     assert version(wins) != first
+    link = Path(wins.home) / "live-model"
+    assert link.resolve() == rival.resolve()
     rollback_nightly(wins)
+    assert link.resolve() == trained.resolve()
     town.deliver(FIRST + 2)
     run_nightly(config, night=date(FIRST + 2))
     assert version(config) == first and set(Index.open(Path(config.home) / "index").ids) == town.live
@@ -83,6 +86,7 @@ def test_the_first_model_is_trained_here_and_the_next_when_it_is_due(town: Town,
     trained = next(outcome for outcome in summary.stages if outcome.stage == "train")
     assert trained.status == "done" and "there is no model yet" in trained.says
     home = Path(config.home)
+    assert (home / "live-model").readlink() == Path(f"models/{date(FIRST)}")
     names = {model["run"] for model in json.loads((home / "models.json").read_text())["models"].values()}
     assert names == {date(FIRST).isoformat()}
     split = json.loads((home / f"training/{date(FIRST)}/split/split.json").read_text())
