@@ -6,7 +6,8 @@
     record.py      run.json: what a run did, stage by stage and gate by gate
     identity.py    what a run is known by: its night, its input and settings; the names of the gates
     standing.py    whether what a run has done still holds
-    night.py       a run: find or begin it, do a stage once, judge a gate, end it
+    run.py         a run as its stages see it; judging a gate
+    night.py       a run from outside: find or begin it, do a stage once, end it
     stages.py      the stages in order: intake.py (validate, pairs), vectors.py (train, embed, choose), bundles.py (index, evaluate,
                    gate, publish, neighbours), retention.py (collect)
     models.py      which model is live, and which other one may take its place

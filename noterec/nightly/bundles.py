@@ -24,8 +24,8 @@ from noterec.index.search import Index
 from noterec.nightly.home import TABLES
 from noterec.nightly.intake import NEW_NOTES, NEW_PAIRS, WARM_PAIRS
 from noterec.nightly.models import note_comparison, show_model
-from noterec.nightly.night import Done, Night
 from noterec.nightly.rivals import rivals
+from noterec.nightly.run import Done, Run
 from noterec.nightly.standing import BOUND, is_out, lost, mark
 from noterec.nightly.vectors import chosen_model
 
@@ -34,7 +34,7 @@ FEWEST = 10  # questions, below which a bootstrap says nothing: of four that all
 EVALUATION = "evaluation"
 
 
-def build(night: Night) -> Done:
+def build(night: Run) -> Done:
     """Build tonight's bundle beside the live one; nothing is published."""
     _holds(night)
     config = night.config.index
@@ -72,7 +72,7 @@ def build(night: Night) -> Done:
     )
 
 
-def measure(night: Night) -> Done:
+def measure(night: Run) -> Done:
     """Tonight's vectors by the evaluation protocol, beside BM25, on new notes that people have begun to engage with."""
     if not night.record.result("pairs")["questions"]:
         return Done("no new note has engagement yet: nothing to evaluate by", status="skipped")
@@ -104,7 +104,7 @@ def measure(night: Night) -> Done:
     return Done(f"{first}: {', '.join(told)}", figures)
 
 
-def gate(night: Night) -> Done:
+def gate(night: Run) -> Done:
     """The last look before tonight's bundle goes out: against the live one on the same questions, and how fresh it is."""
     _holds(night)
     gates = night.config.gates
@@ -143,7 +143,7 @@ def gate(night: Night) -> Done:
     return Done(", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count), dict(counts))
 
 
-def publish(night: Night) -> Done:
+def publish(night: Run) -> Done:
     """Make tonight's bundle the live one, in one step."""
     home = night.home
     if is_out(home, night.record):  # killed when it was live already, before it was written down
@@ -158,7 +158,7 @@ def publish(night: Night) -> Done:
     return Done(f"{live} {says}", {"bundle": live})
 
 
-def tables(night: Night) -> Done:
+def tables(night: Run) -> Done:
     """Both neighbour tables of the live bundle: what a new note is like, and where to show it."""
     config, home = night.config.neighbours, night.home
     index = Index.open(home.index)
@@ -201,7 +201,7 @@ def show_tables(neighbours_folder: Path, bundle_folder: Path) -> None:
             aside.replace(neighbours_folder / file)
 
 
-def _holds(night: Night) -> None:
+def _holds(night: Run) -> None:
     """See to it that what was done before still holds.
 
     Raises:
@@ -212,7 +212,7 @@ def _holds(night: Night) -> None:
         raise ArtefactError(f"night {night.name}: {why}; run it again: it begins with its first stage")
 
 
-def _any_new(night: Night) -> bool:
+def _any_new(night: Run) -> bool:
     return bool(storage.read_table(night.folder / NEW_NOTES).num_rows)
 
 

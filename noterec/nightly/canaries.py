@@ -16,7 +16,7 @@ from noterec.embedding.processes import devices_of
 from noterec.index.search import Index
 from noterec.model.encoder import NoteEncoder
 from noterec.nightly.models import Model
-from noterec.nightly.night import Night
+from noterec.nightly.run import Run
 from noterec.notes import note
 from noterec.notes.dataset import Dataset
 
@@ -24,7 +24,7 @@ BOUND = "every cosine at least {}"
 TEXT_ROWS, PICTURE_ROWS = 65_536, 256  # read at a time
 
 
-def check_canaries(night: Night, model: Model) -> None:
+def check_canaries(night: Run, model: Model) -> None:
     """Encode some notes of the live index again, and compare them with their stored vectors where their content is the same.
 
     The stored vectors are those of the embeddings table, not the index's: a night that was stopped has encoded its edits there, and
@@ -76,7 +76,7 @@ def check_canaries(night: Night, model: Model) -> None:
     )
 
 
-def _write_canaries(night: Night, folder: Path, encoder: NoteEncoder) -> None:
+def _write_canaries(night: Run, folder: Path, encoder: NoteEncoder) -> None:
     """The live notes with the lowest hashes of their ids, so that they are nearly the same every night."""
     data, index = Dataset(night.config.dataset), Index.open(night.home.index, verify=False)
     ids = data.note_ids

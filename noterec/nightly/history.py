@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from noterec.errors import ArtefactError, InputError
 from noterec.nightly.home import Home
-from noterec.nightly.night import Night
 from noterec.nightly.record import Record
+from noterec.nightly.run import Run
 
 
 def records(home: Home) -> Iterator[Record]:
@@ -20,7 +20,7 @@ def records(home: Home) -> Iterator[Record]:
             continue
 
 
-def nights_since(night: Night) -> int:
+def nights_since(night: Run) -> int:
     """How many nights there are from the last one that published something to this one: 1, and more where some are missing."""
     found = [
         dt.date.fromisoformat(record.facts["night"]) for record in records(night.home) if record.outcome == "published"
@@ -29,7 +29,7 @@ def nights_since(night: Night) -> int:
     return 1 if before is None else (night.date - before).days
 
 
-def changed_counts(night: Night) -> tuple[list[dict[str, int]], dict[str, int]]:
+def changed_counts(night: Run) -> tuple[list[dict[str, int]], dict[str, int]]:
     """How many notes came (`added`) and went (`deleted`) in earlier nights, and so far tonight.
 
     Runs that published something on top of an earlier bundle count; the runs of one night are one.

@@ -17,7 +17,7 @@ from noterec.index.bundle import NOTES_FILE, find, live_name
 from noterec.nightly.history import changed_counts, nights_since
 from noterec.nightly.home import stamp_of
 from noterec.nightly.models import live_model
-from noterec.nightly.night import Done, Night
+from noterec.nightly.run import Done, Run
 from noterec.notes.dataset import UNDATED_SHARE, Dataset
 from noterec.notes.validate import validate as validate_dataset
 
@@ -28,7 +28,7 @@ FEW = 20  # notes: so many may come or go at once, whatever share of a small pla
 AHEAD = dt.timedelta(days=1)  # so far a clock may be ahead, or a zone be mistaken
 
 
-def validate(night: Night) -> Done:
+def validate(night: Run) -> Done:
     """Read the dataset, compare it with what is live, and stop where it is not what it was."""
     config, gates = night.config, night.config.gates
     found = validate_dataset(config.dataset)
@@ -132,7 +132,7 @@ def _usual_range(earlier: Sequence[int], factor: float, *, floor: float) -> tupl
     return (0.0 if middle <= floor else low), max(np.ceil(middle * factor), floor)
 
 
-def mine(night: Night) -> Done:
+def mine(night: Run) -> Done:
     """Related pairs of the whole log, and the questions that tonight's evaluation asks; again only where something is newer."""
     config, home = night.config, night.home
     data = Dataset(config.dataset)
@@ -165,7 +165,7 @@ def mine(night: Night) -> Done:
     )
 
 
-def _questions(night: Night, data: Dataset) -> tuple[int, int]:
+def _questions(night: Run, data: Dataset) -> tuple[int, int]:
     """Write which notes are relevant to new notes, and which new notes to known ones; how many of each are asked for."""
     gates = night.config.gates
     new = pl.Series(storage.read_table(night.folder / NEW_NOTES)["note_id"], dtype=pl.String)
@@ -187,7 +187,7 @@ def _questions(night: Night, data: Dataset) -> tuple[int, int]:
     return counts[0], counts[1]
 
 
-def _left_out(night: Night) -> pl.Series:
+def _left_out(night: Run) -> pl.Series:
     """Notes that the live index doesn't have though the dataset does: removed by hand, or with nothing to read."""
     model = live_model(night.home)
     assert model is not None  # nothing is live without one
@@ -200,7 +200,7 @@ def _left_out(night: Night) -> pl.Series:
     return pl.concat([removed.alias("note_id"), empty.alias("note_id")])
 
 
-def live_ids(night: Night) -> pl.Series | None:
+def live_ids(night: Run) -> pl.Series | None:
     """The notes of the live bundle; None where nothing is published."""
     if live_name(night.home.index) is None:
         return None

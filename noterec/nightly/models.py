@@ -15,7 +15,7 @@ from noterec.errors import ArtefactError, InputError
 from noterec.index.bundle import BUNDLES, find, live_name, read_info
 from noterec.nightly.home import Home, run_order
 from noterec.nightly.identity import model_stamp
-from noterec.nightly.night import Night
+from noterec.nightly.run import Run
 
 REGISTRY = "models.json"
 
@@ -40,7 +40,7 @@ class Model:
         """The settings with which its vectors are made, whatever length the settings have come to ask for."""
         return config.model_copy(update={"dimension": self.dimension, "max_rejected": 1.0, "max_deleted": 1.0})
 
-    def embeddings(self, night: Night) -> Path:
+    def embeddings(self, night: Run) -> Path:
         """Where its vectors are."""
         return night.home.embeddings(self.version, night.config.embed.precision)
 
@@ -78,18 +78,18 @@ def show_model(home: Home) -> None:
     aside.replace(home.model)
 
 
-def given_model(night: Night) -> Model | None:
+def given_model(night: Run) -> Model | None:
     """The model that the settings name; None where the job trains its own."""
     path = night.config.model
     return None if path is None else register(night, path, run=None)
 
 
-def known_model(night: Night) -> Model | None:
+def known_model(night: Run) -> Model | None:
     """The model that the settings name, where an earlier night has found out its version; nothing is loaded."""
     return None if night.config.model is None else _stamped(night, night.config.model)
 
 
-def register(night: Night, path: str, *, run: str | None) -> Model:
+def register(night: Run, path: str, *, run: str | None) -> Model:
     """Find out a model's version and remember where it is.
 
     Args:
@@ -113,7 +113,7 @@ def register(night: Night, path: str, *, run: str | None) -> Model:
     return _model(night.home, version, known[version])
 
 
-def is_there(night: Night, model: Model) -> bool:
+def is_there(night: Run, model: Model) -> bool:
     """Whether a model is still where it was: its folder may have been removed, or another model been written into it."""
     known = _registry(night.home)
     entry, stamp = known[model.version], _stamp(model.path, model.dimension)
@@ -197,7 +197,7 @@ def _stamp(path: str, dimension: int | None) -> str:
     return storage.value_hash([model_stamp(_anywhere(path)), dimension])
 
 
-def _stamped(night: Night, path: str) -> Model | None:
+def _stamped(night: Run, path: str) -> Model | None:
     stamp = _stamp(path, night.config.embed.dimension)
     known = _registry(night.home).items()
     found = (_model(night.home, version, entry) for version, entry in known if entry["stamp"] == stamp)

@@ -13,53 +13,27 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 from noterec.config import NightlyConfig, load
 from noterec.errors import GateError, InputError, NoterecError
 from noterec.index.bundle import CURRENT, find
 from noterec.nightly.home import Home
-from noterec.nightly.identity import FIRM, GATES, clock, fingerprint, known_gates
-from noterec.nightly.record import Figure, GateResult, Outcome, Record, Verdict, now
+from noterec.nightly.identity import clock, fingerprint, known_gates
+from noterec.nightly.record import Outcome, Record, now
+from noterec.nightly.report import write_report
+from noterec.nightly.run import LOG, Done, Run
+from noterec.nightly.stages import STAGE_WORK, STAGES
 from noterec.nightly.standing import BOUND, lost
 from noterec.notes.dataset import Dataset
 
 logger = logging.getLogger(__name__)
 
-LOG = "log.txt"  # of a run, in its folder
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a stage returns: what it says of itself, and what it leaves for later stages."""
-
-    says: str
-    figures: dict[str, Figure] = field(default_factory=dict)
-    result: dict[str, Any] = field(default_factory=dict)
-    status: Literal["done", "skipped"] = "done"
-
 
 @dataclass(frozen=True, eq=False)
-class Night:
-    """One run of one night.
-
-    Attributes:
-        config: the settings.
-        home: the job's folder.
-        date: the night.
-        moment: what "now" is for it: the present on the day itself, the end of the day for an earlier one.
-        record: what was done so far.
-        accept: names of gates that a person lets through.
-    """
-
-    config: NightlyConfig
-    home: Home
-    date: dt.date
-    moment: dt.datetime
-    record: Record
-    accept: frozenset[str]
+class Night(Run):
+    """A run that can be begun, gone on with and ended."""
 
     @classmethod
     def open(
@@ -105,16 +79,6 @@ class Night:
         return cls(settings, home, date, began, record, allowed)
 
     @property
-    def folder(self) -> Path:
-        """The run's folder."""
-        return self.record.folder
-
-    @property
-    def name(self) -> str:
-        """The run's name: the date, and a number from the second run on."""
-        return self.folder.name
-
-    @property
     def finished(self) -> bool:
         """Whether there is nothing left to do."""
         return self.record.outcome == "published"
@@ -129,8 +93,6 @@ class Night:
             InputError: no such stage, or one before it isn't done.
             GateError: a gate stopped the night.
         """
-        from noterec.nightly.stages import STAGE_WORK
-
         if stage not in STAGE_WORK:
             raise InputError(f"nightly: no stage {stage!r}; expected one of {', '.join(STAGE_WORK)}")
         if (before := self.record.outcome_of(stage)) is not None:
@@ -146,7 +108,7 @@ class Night:
         with self.home.claimed(), self._logged():
             return self._work(stage, STAGE_WORK[stage])
 
-    def _work(self, stage: str, work: Callable[[Night], Done]) -> Outcome:
+    def _work(self, stage: str, work: Callable[[Run], Done]) -> Outcome:
         started, clock_start = now(), time.perf_counter()
         self.record.facts.update(outcome="running", error=None)
         self.record.set_stage(stage, status="running", started=started)
@@ -174,37 +136,6 @@ class Night:
         logger.info("night %s: %s %s in %.1f s: %s", self.name, stage, done.status, seconds, done.says)
         return Outcome(stage, done.status, seconds, done.says, done.figures)
 
-    def judge(self, name: str, value: float | None, *, bound: str, ok: bool, says: str) -> None:
-        """Write down a gate, and stop the night where it isn't passed.
-
-        Args:
-            name: one of `GATES`.
-            value: what was measured; None = nothing could be, which stops nothing.
-            bound: what the value has to be.
-            ok: whether it is.
-            says: the value in words.
-
-        Raises:
-            GateError: it isn't, and nobody accepted it.
-        """
-        assert name in GATES
-        verdict: Verdict = "passed"
-        if value is None:
-            verdict = "not measured"
-        elif not ok:
-            verdict = "accepted" if name in self.accept else "stopped"
-        self.record.set_gate(GateResult(name, value, bound, verdict, says))
-        if verdict == "stopped":
-            way_on = "" if name == FIRM else f'; where this is meant, `noterec nightly ... --accept "{name}"` goes on'
-            raise GateError(
-                f"night {self.name}: the gate {name!r} stops it: {says}; expected {bound}. What was published before stays. Look "
-                f"at {self.folder / 'report.html'}{way_on}"
-            )
-
-    def gates(self) -> list[GateResult]:
-        """All gates in the order of `GATES`; one that wasn't reached yet is not among them."""
-        return sorted(self.record.gates, key=lambda gate: GATES.index(gate.name))
-
     def finish(self, error: BaseException | None = None) -> Path:
         """End the run: write down how, and its page.
 
@@ -217,9 +148,6 @@ class Night:
         Raises:
             InputError: nothing ended it, and a stage isn't done.
         """
-        from noterec.nightly.report import write_report
-        from noterec.nightly.stages import STAGES
-
         undone = [stage for stage in STAGES if self.record.outcome_of(stage) is None]
         if error is None and undone:
             raise InputError(f"night {self.name}: {undone[0]} isn't done, so it hasn't ended; do it first")

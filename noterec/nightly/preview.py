@@ -13,8 +13,8 @@ from noterec.index.bundle import live_name
 from noterec.nightly.home import Home, stamp_of
 from noterec.nightly.identity import clock, fingerprint
 from noterec.nightly.models import Model, is_refused, known_model, live_model, waiting_model
-from noterec.nightly.night import Night
 from noterec.nightly.record import Record
+from noterec.nightly.run import Run
 from noterec.nightly.stages import STAGES
 from noterec.nightly.standing import BOUND, lost
 from noterec.nightly.vectors import training_due
@@ -48,11 +48,11 @@ def preview(config: NightlyConfig | str | os.PathLike[str], *, night: dt.date | 
             record.forget(BOUND)
     else:
         record = Record(home.new_run(date), {"stages": {}, "gates": {}, "outcome": "running"})
-    tonight = Night(settings, home, date, moment, record, frozenset())
+    tonight = Run(settings, home, date, moment, record, frozenset())
     return [_of(tonight, stage) for stage in STAGES]
 
 
-def _of(night: Night, stage: str) -> Preview:
+def _of(night: Run, stage: str) -> Preview:
     before = night.record.outcome_of(stage)
     if before is not None:
         return Preview(stage, "keep", f"this run has done it: {before.says}")
@@ -60,7 +60,7 @@ def _of(night: Night, stage: str) -> Preview:
     return Preview(stage, would, why)
 
 
-def _validate(night: Night) -> tuple[str, str]:
+def _validate(night: Run) -> tuple[str, str]:
     data = Dataset(night.config.dataset)
     return (
         "read",
@@ -68,7 +68,7 @@ def _validate(night: Night) -> tuple[str, str]:
     )
 
 
-def _pairs(night: Night) -> tuple[str, str]:
+def _pairs(night: Run) -> tuple[str, str]:
     data = Dataset(night.config.dataset)
     if not data.engagement_files:
         return "skip", "no engagement"
@@ -78,12 +78,12 @@ def _pairs(night: Night) -> tuple[str, str]:
     return "mine", "engagement is newer than the pairs"
 
 
-def _train(night: Night) -> tuple[str, str]:
+def _train(night: Run) -> tuple[str, str]:
     due, why = training_due(night)
     return "train" if due else "skip", why
 
 
-def _embed(night: Night) -> tuple[str, str]:
+def _embed(night: Run) -> tuple[str, str]:
     model = live_model(night.home) or known_model(night)
     path = model.path if model is not None else night.config.model
     if path is None:
@@ -98,7 +98,7 @@ def _embed(night: Night) -> tuple[str, str]:
     )
 
 
-def _choose(night: Night) -> tuple[str, str]:
+def _choose(night: Run) -> tuple[str, str]:
     due, _ = training_due(night)
     live: Model | None = live_model(night.home)
     if live is None:
@@ -113,7 +113,7 @@ def _choose(night: Night) -> tuple[str, str]:
     return "skip", f"there is one model, {live.version}"
 
 
-_WOULD: dict[str, Callable[[Night], tuple[str, str]]] = {
+_WOULD: dict[str, Callable[[Run], tuple[str, str]]] = {
     "validate": _validate,
     "pairs": _pairs,
     "train": _train,

@@ -17,8 +17,8 @@ from noterec.nightly.bundles import EVALUATION
 from noterec.nightly.history import records
 from noterec.nightly.home import TABLES
 from noterec.nightly.identity import GATES
-from noterec.nightly.night import LOG, Night
 from noterec.nightly.record import Record
+from noterec.nightly.run import LOG, Run
 from noterec.nightly.stages import STAGES
 
 FILE = "report.html"
@@ -38,7 +38,7 @@ WORDS = {
 STYLE = {"published": "passed", "stopped": "stopped", "failed": "stopped", "interrupted": "accepted"}
 
 
-def write_report(night: Night) -> Path:
+def write_report(night: Run) -> Path:
     """Write report.html in the run's folder, and as the last night in the job's folder."""
     record = night.record
     live = live_name(night.home.index)
@@ -74,7 +74,7 @@ def write_report(night: Night) -> Path:
     return night.folder / FILE
 
 
-def _outcome(night: Night) -> str:
+def _outcome(night: Run) -> str:
     """How the run stands; the bundle that it made live is out even where a later stage failed."""
     out = night.record.outcome_of("publish")
     if out is not None and night.record.outcome in ("failed", "interrupted"):
@@ -82,7 +82,7 @@ def _outcome(night: Night) -> str:
     return WORDS[night.record.outcome]
 
 
-def _evaluation(night: Night) -> str | None:
+def _evaluation(night: Run) -> str | None:
     """The evaluation's page, or else its text, as this page names it."""
     files = (f"{EVALUATION}/{name}" for name in ("report.html", "report.md"))
     return next((file for file in files if (night.folder / file).is_file()), None)
@@ -96,7 +96,7 @@ def _figures(record: Record) -> dict[str, Any]:
     return found
 
 
-def _stages(night: Night) -> Markup:
+def _stages(night: Run) -> Markup:
     rows: list[list[object]] = []
     for name in STAGES:
         stage = night.record.facts["stages"].get(name)
@@ -107,7 +107,7 @@ def _stages(night: Night) -> Markup:
     return pages.table(["stage", "", "seconds", "what"], rows, caption="Stages")
 
 
-def _gates(night: Night) -> Markup:
+def _gates(night: Run) -> Markup:
     found = {gate.name: gate for gate in night.gates()}
     rows: list[list[object]] = []
     for name in GATES:
@@ -169,7 +169,7 @@ def _seconds(record: Record) -> float:
     return round(sum(stage.get("seconds") or 0.0 for stage in record.facts["stages"].values()), 1)
 
 
-def _examples(night: Night) -> list[dict[str, Any]]:
+def _examples(night: Run) -> list[dict[str, Any]]:
     """A few new notes with their nearest ones, to be read by a person."""
     table = night.home.neighbours / TABLES[0]
     if night.record.outcome_of("neighbours") is None or not table.is_file():

@@ -12,13 +12,13 @@ from noterec.errors import ArtefactError
 from noterec.index.bundle import bundles, read_info
 from noterec.nightly.home import RUN, Home
 from noterec.nightly.models import forget_models, trained_models
-from noterec.nightly.night import Done, Night
+from noterec.nightly.run import Done, Run
 from noterec.nightly.vectors import chosen_model
 
 logger = logging.getLogger(__name__)
 
 
-def collect(night: Night) -> Done:
+def collect(night: Run) -> Done:
     """Remove run folders beyond number and age, models and vectors that no kept bundle is made of; compact what is left.
 
     What the job didn't make stays where it is; so does a table that can't be read, for a person to look at.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from noterec.nightly import bundles, intake, vectors
-from noterec.nightly.night import Done, Night
 from noterec.nightly.retention import collect
+from noterec.nightly.run import Done, Run
 
-STAGE_WORK: dict[str, Callable[[Night], Done]] = {
+STAGE_WORK: dict[str, Callable[[Run], Done]] = {
     "validate": intake.validate,
     "pairs": intake.mine,
     "train": vectors.train_model,

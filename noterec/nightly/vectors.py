@@ -31,15 +31,15 @@ from noterec.nightly.models import (
     trained_models,
     waiting_model,
 )
-from noterec.nightly.night import Done, Night
 from noterec.nightly.record import Figure
+from noterec.nightly.run import Done, Run
 from noterec.ranking.bootstrap import paired
 from noterec.training.train import train
 
 LIVE, OTHER, REFUSED = "live", "other", "refused"  # the first two are arms
 
 
-def training_due(night: Night) -> tuple[bool, str]:
+def training_due(night: Run) -> tuple[bool, str]:
     """Whether a model is to be trained tonight, and why or why not."""
     config = night.config
     if live_model(night.home) is None:
@@ -59,7 +59,7 @@ def training_due(night: Night) -> tuple[bool, str]:
     return age >= every, f"the last one was {age} days ago ({last}), one every {every:g} days is wanted"
 
 
-def train_model(night: Night) -> Done:
+def train_model(night: Run) -> Done:
     """Train a model where one is due, on notes and engagement from before the new notes; a failed one doesn't stop the night."""
     home = night.home
     made = next((model for model in trained_models(home) if model.run == night.name), None)
@@ -90,7 +90,7 @@ def train_model(night: Night) -> Done:
     return Done(f"{why}; {says}", figures, {"model": dataclasses.asdict(made)})
 
 
-def _trained(night: Night) -> tuple[Model, str, dict[str, Figure]]:
+def _trained(night: Run) -> tuple[Model, str, dict[str, Figure]]:
     """The model, what is to be said of it, and its figures."""
     config, home = night.config, night.home
     folder = home.training / night.name
@@ -121,7 +121,7 @@ def _trained(night: Night) -> tuple[Model, str, dict[str, Figure]]:
     return made, f"trained {model.name} on {trained.train_notes:,} notes{best}", figures
 
 
-def embed_notes(night: Night) -> Done:
+def embed_notes(night: Run) -> Done:
     """Encode what is new or changed, with the live model and, side by side, with another one that may replace it."""
     live, other, refused = _candidates(night)
     if live is not None and not is_there(night, live):
@@ -159,7 +159,7 @@ def embed_notes(night: Night) -> Done:
     return Done(says, figures, {role: model and dataclasses.asdict(model) for role, model in models.items()})
 
 
-def choose_model(night: Night) -> Done:
+def choose_model(night: Run) -> Done:
     """Let the live model and another one answer tonight's questions; the other one is used only where it wins."""
     found = night.record.result("embed")
     live, other = (None if found[role] is None else model_from(found[role]) for role in (LIVE, OTHER))
@@ -218,12 +218,12 @@ def choose_model(night: Night) -> Done:
     )
 
 
-def chosen_model(night: Night) -> Model:
+def chosen_model(night: Run) -> Model:
     """The model whose vectors tonight's bundle is made of."""
     return model_from(night.record.result("choose")["model"])
 
 
-def _candidates(night: Night) -> tuple[Model | None, Model | None, Model | None]:
+def _candidates(night: Run) -> tuple[Model | None, Model | None, Model | None]:
     """The live model; another one, which waits since its training or which the settings name; one that a person went back from."""
     home = night.home
     given = given_model(night)  # first: it may say where the live one is now
@@ -236,7 +236,7 @@ def _candidates(night: Night) -> tuple[Model | None, Model | None, Model | None]
     return live, other, refused
 
 
-def _replaced(night: Night, live: Model, other: Model | None) -> None:
+def _replaced(night: Run, live: Model, other: Model | None) -> None:
     """The live model can't encode any more: another one may take its place only where a person accepts that.
 
     Raises:
@@ -252,7 +252,7 @@ def _replaced(night: Night, live: Model, other: Model | None) -> None:
     night.judge("canaries", 0.0, bound=bound, ok=False, says=says)
 
 
-def _judge_rejects(night: Night, summary: EmbedSummary) -> None:
+def _judge_rejects(night: Run, summary: EmbedSummary) -> None:
     notes = summary.rejected / max(1, summary.notes)
     pictures = summary.pictures_rejected / max(1, summary.pictures)
     worst, bound = max(notes, pictures), night.config.gates.rejects
