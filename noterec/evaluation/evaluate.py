@@ -25,6 +25,7 @@ from noterec.evaluation.examples import Examples, examples
 from noterec.evaluation.generation import measure_generated
 from noterec.evaluation.html import write_html
 from noterec.evaluation.lineup import lineup
+from noterec.evaluation.markdown import markdown
 from noterec.evaluation.measure import Measured, measure, metric_names, per_query
 from noterec.evaluation.modalities import check_one_model, with_views
 from noterec.evaluation.protocol import (
@@ -148,7 +149,7 @@ def evaluate(
         (target / PAGE_FILE).unlink(missing_ok=True)
         if config.html:
             write_html(report, shown)
-        report.save()
+        report.save(markdown(report))
     return report
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from noterec.evaluation.popularity import WORDS as POPULARITY
 from noterec.evaluation.protocol import MAIN
+from noterec.evaluation.report import Report
 from noterec.evaluation.tables import (
     SENTENCES,
     difference,
@@ -18,9 +18,6 @@ from noterec.evaluation.tables import (
 )
 from noterec.evaluation.verdict import outcome
 from noterec.pages import clean
-
-if TYPE_CHECKING:
-    from noterec.evaluation.report import Report
 
 
 def markdown(report: Report) -> Iterator[str]:

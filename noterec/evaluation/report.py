@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from noterec import storage
 from noterec.errors import ArtefactError, InputError
-from noterec.evaluation.markdown import markdown
 from noterec.evaluation.protocol import MAIN
 
 FORMAT = "noterec evaluation"
@@ -45,15 +45,15 @@ class Report:
         entry = self.arms[arm] if direction == MAIN else self.arms[arm]["directions"][direction]
         return {name: value for name, value in entry.items() if "@" in name}
 
-    def save(self) -> None:
-        """Write metrics.json and report.md."""
+    def save(self, lines: Iterable[str]) -> None:
+        """Write metrics.json, and report.md of these lines."""
         record: dict[str, Any] = {"protocol": self.protocol, "arms": self.arms, "paired": self.paired}
         if self.generation:
             record["generation"] = self.generation
         if self.modalities:
             record["modalities"] = self.modalities
         with storage.atomic_write(self.path / REPORT_FILE) as file:
-            file.write(("\n".join(markdown(self)) + "\n").encode())
+            file.write(("\n".join(lines) + "\n").encode())
         storage.write_json(self.path / METRICS_FILE, record)  # last: its presence says that the report is whole
 
 

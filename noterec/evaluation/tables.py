@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from noterec.embedding.modalities import VIEWS, View
 from noterec.errors import InputError
 from noterec.evaluation.modalities import MISSING, percent
 from noterec.evaluation.protocol import MAIN, PAPER, WARM
-
-if TYPE_CHECKING:
-    from noterec.evaluation.report import Report
+from noterec.evaluation.report import Report
 
 SHOWN: dict[View, str] = {"both": "both", "text": "text only", "image": "image only", "shuffled": "images shuffled"}
 

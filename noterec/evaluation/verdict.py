@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from noterec.evaluation.modalities import percent
 from noterec.evaluation.protocol import MAIN
+from noterec.evaluation.report import Report
 from noterec.ranking.bootstrap import Verdict
-
-if TYPE_CHECKING:
-    from noterec.evaluation.report import Report
 
 
 @dataclass(frozen=True)

@@ -103,14 +103,17 @@ def validate(dataset: str | os.PathLike[str], *, images: ImageSource | None = No
     """
     with stage("validate") as record:
         data = Dataset(dataset)
+        known = dict.fromkeys([*schema.NOTES.names, *(name for file in data.note_files for name in _columns(file))])
+        columns = [name for name in known if name != "images"]  # pictures may be most of the bytes: they are counted
+        pictured = data.image_counts()
         ids: list[pl.Series] = []
         total = sum(_rows(file) for file in data.note_files)
         notes = _Notes()
         with track("notes", total, "rows") as bar:
             size = sum(file.stat().st_size for file in data.note_files) // max(1, total)
             batch_rows = max(64, min(LOG_ROWS, BATCH_BYTES // max(1, 4 * size)))
-            for table in data.note_batches(batch_rows=batch_rows):
-                _count_notes(table, notes)
+            for table in data.note_batches(columns, batch_rows=batch_rows):
+                _count_notes(table, pictured, notes)
                 ids.append(pl.Series("note_id", table["note_id"], dtype=pl.String))
                 bar.advance(table.num_rows)
         if not notes.rows:
@@ -132,7 +135,7 @@ def validate(dataset: str | os.PathLike[str], *, images: ImageSource | None = No
             note_rows=total,
             duplicates=total - distinct,
             deleted=distinct - notes.rows,
-            nulls=dict(notes.nulls),
+            nulls={name: notes.nulls[name] for name in known if name in notes.nulls},
             text_characters=_quantiles(lengths),
             hashtags_per_note=_quantiles(np.concatenate(notes.hashtags)),
             notes_without_text=notes.without_text,
@@ -142,6 +145,14 @@ def validate(dataset: str | os.PathLike[str], *, images: ImageSource | None = No
             **log,
             images=pictures,
         )
+
+
+def _columns(file: storage.Place) -> list[str]:
+    """The columns of a file, whose types are looked at here, pictures included."""
+    with storage.open_parquet(file) as parquet:
+        if "note_id" in parquet.schema_arrow.names:  # reading says what to do where it isn't
+            schema.conform(parquet.schema_arrow.empty_table(), schema.NOTES, name=str(file))
+        return list(parquet.schema_arrow.names)
 
 
 def _rows(file: storage.Place) -> int:
@@ -158,8 +169,10 @@ def _distinct_ids(data: Dataset) -> int:
     return len(seen)
 
 
-def _count_notes(table: pa.Table, notes: _Notes) -> None:
+def _count_notes(table: pa.Table, pictured: pl.DataFrame, notes: _Notes) -> None:
     frame_columns = {}
+    ids = pl.DataFrame({"note_id": pl.Series(table["note_id"], dtype=pl.String)})
+    images = ids.join(pictured, on="note_id", how="left", maintain_order="left")["images"].fill_null(0).to_numpy()
     for name in table.column_names:
         column = table[name]
         missing = column.is_null()
@@ -174,13 +187,14 @@ def _count_notes(table: pa.Table, notes: _Notes) -> None:
         text += pc.fill_null(pc.utf8_length(table[name]), 0).to_numpy()
     tags = pl.Series(table["hashtags"], dtype=pl.List(pl.String))
     text += tags.list.eval(pl.element().str.len_chars()).list.sum().fill_null(0).to_numpy().astype(np.int64)
+    notes.nulls["images"] += int((images == 0).sum())
     no_text = frame_columns["title"] & frame_columns["content"] & frame_columns["hashtags"]
     notes.rows += table.num_rows
-    notes.images += pc.sum(pc.list_value_length(table["images"])).as_py() or 0
+    notes.images += int(images.sum())
     notes.lengths.append(text)
     notes.hashtags.append(tags.list.len().fill_null(0).to_numpy().astype(np.int64))
     notes.without_text += int(no_text.sum())
-    notes.without_anything += int((no_text & frame_columns["images"]).sum())
+    notes.without_anything += int((no_text & (images == 0)).sum())
     notes.languages.update(name for name in table["language"].to_pylist() if name)
     notes.categories.update(name.split("/")[0] for name in table["category"].to_pylist() if name)
 
