@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import logging
+import logging.config
 import math
 import re
 from collections.abc import Iterator
@@ -161,7 +161,8 @@ def connected(uri: str, token: str | None) -> Iterator[Any]:
         InputError: there is no server, it wants another token, or it refuses what it is asked.
     """
     try:
-        import pymilvus
+        with _logging_kept():
+            import pymilvus
     except ImportError as error:
         raise DependencyError('pymilvus is not installed; install it: pip install "noterec[milvus]"') from error
     file = urlsplit(uri).scheme not in ("http", "https", "tcp", "unix")
@@ -225,3 +226,16 @@ def create(client: Any, collection: str, fields: dict[str, Field], dimension: in
     parameters = MilvusClient.prepare_index_params()
     parameters.add_index("embedding", index_type=index_type, metric_type="IP")
     client.create_collection(collection, schema=schema, index_params=parameters, consistency_level="Strong")
+
+
+@contextlib.contextmanager
+def _logging_kept() -> Iterator[None]:
+    """pymilvus configures logging for the whole process when it is imported, and closes the handlers that are there, of which some
+    close standard error: it is kept from that.
+    """
+    configure = logging.config.dictConfig
+    logging.config.dictConfig = lambda config: None
+    try:
+        yield
+    finally:
+        logging.config.dictConfig = configure

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -258,3 +260,18 @@ def test_a_server_that_is_not_there(index: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(InputError, match=r"http://127\.0\.0\.1:9: .*check the address") as refused:
         export(index, uri="http://root:secret@127.0.0.1:9")
     assert "secret" not in str(refused.value)
+
+
+def test_importing_the_client_leaves_logging_as_it_is() -> None:
+    """It would close the handlers that are there, and absl's closes standard error with it."""
+    code = (
+        "import io, logging, sys\n"
+        "handler = logging.StreamHandler(io.StringIO()); handler.close = lambda: print('closed')\n"
+        "logging.getLogger().addHandler(handler)\n"
+        "from noterec.index import milvus\n"
+        "with milvus._logging_kept(): import pymilvus\n"
+        "print(logging.config.dictConfig.__name__, len(logging.getLogger().handlers))\n"
+        "handler.close = lambda: None\n"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told.split() == ["dictConfig", "1"]
