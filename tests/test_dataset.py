@@ -257,3 +257,26 @@ def test_images_are_counted_however_they_are_stored(tmp_path: Path, kind: pa.Dat
 
 def test_no_images_at_all(tmp_path: Path) -> None:
     assert write(tmp_path, [{"note_id": "a"}]).image_counts().rows() == []
+
+
+def test_files_beside_a_manifest_count(tmp_path: Path) -> None:
+    """A platform adds a file a day to a dataset that noterec imported."""
+    for table, schema_of, rows in (
+        ("notes", schema.NOTES, {"note_id": ["a", "b"], "title": ["one", "two"]}),
+        ("engagement", schema.ENGAGEMENT, {"user_id": ["u"], "note_id": ["a"], "action": ["click"]}),
+    ):
+        whole = schema.conform(pa.table(rows), schema_of, name=table)
+        storage.ShardFolder(tmp_path / table, origin={"made by": "test"}).append(whole)
+    later = {"note_id": ["b", "c"], "title": ["newer", "three"], "updated_at": [1, 1]}
+    later["updated_at"] = pa.array(later["updated_at"], pa.timestamp("us", "UTC"))
+    storage.write_table(pa.table(later), tmp_path / "notes/day-1.parquet")
+    storage.write_table(pa.table({"user_id": ["v"], "note_id": ["c"]}), tmp_path / "engagement/day-1.parquet")
+    data = Dataset(tmp_path)
+    titles = dict(data.notes(["title"]).select("note_id", "title").iter_rows())
+    assert titles == {"a": "one", "b": "newer", "c": "three"}
+    assert sorted(data.engagement()["user_id"]) == ["u", "v"]
+    assert storage.erase_rows(tmp_path / "notes", storage.named({"b"}, "note_id"), columns=["note_id"]) == 2
+    assert set(Dataset(tmp_path).note_ids) == {"a", "c"}
+    (tmp_path / "notes/shard-000009.parquet").write_bytes((tmp_path / "notes/day-1.parquet").read_bytes())
+    with pytest.raises(InputError, match=r"shard-000009\.parquet: has a shard's name"):
+        Dataset(tmp_path)

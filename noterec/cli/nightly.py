@@ -93,11 +93,17 @@ def status(config: ConfigFile, set_: Set = None, as_json: Json = False) -> None:
     import dataclasses
 
     from noterec.config import NightlyConfig
+    from noterec.index.bundle import live_name
     from noterec.nightly import nightly_status
+    from noterec.nightly.home import Home
 
-    lines = [dataclasses.asdict(line) for line in nightly_status(load(NightlyConfig, config, set_))]
+    settings = load(NightlyConfig, config, set_)
+    lines = [dataclasses.asdict(line) for line in nightly_status(settings)]
     columns = list(lines[0]) if lines else ["run"]
     output.table(columns, [list(line.values()) for line in lines], as_json=as_json)
+    if not as_json:
+        output.write()
+        output.write(f"{live_name(Home.open(settings.home, create=False).index) or 'nothing'} is live")
 
 
 @nightly.command()
@@ -159,3 +165,5 @@ def forget(
         keep_dataset=keep_dataset,
     )
     output.summary(summary, as_json=as_json)
+    if not summary.rows and not summary.found:
+        output.note("nothing names what was asked for: either it was forgotten before, or the id is another one")

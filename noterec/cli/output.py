@@ -157,8 +157,11 @@ def night(value: Any, *, as_json: bool) -> None:
     if value.outcome == "nothing to do":
         write(f"night {value.run}: nothing to do; it was done, and no file or setting is newer. {value.bundle} is live")
         return
-    table(["stage", "", "s", "what"], [[s.stage, s.status, s.seconds, s.says] for s in value.stages], as_json=False)
+    # Whole sentences, whatever the width: this is read in a log.
+    for stage in value.stages:
+        write(f"{stage.stage:<11} {stage.status:<8} {stage.seconds:>8.1f} s  {stage.says}")
     write()
-    table(["gate", "", "bound", "measured"], [[g.name, g.verdict, g.bound, g.says] for g in value.gates], as_json=False)
+    for gate in value.gates:
+        write(f"{gate.name:<19} {gate.verdict:<13} {gate.says}; expected {gate.bound}")
     write()
     write(f"night {value.run}: {value.bundle} is live, after {value.seconds:,.1f} s; {value.report}")

@@ -43,6 +43,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT = "noterec split"
 SPLIT_FILE = "split.json"
+FEW_QUERIES = 20  # below which a choice by their recall is mostly chance
 _FILE_BYTES, _FILE_NOTES = 64 << 20, 1 << 16  # of one notes file; images make rows large
 _FILE_EVENTS = 5_000_000  # of one engagement file
 
@@ -179,6 +180,12 @@ def _write_lists(data: Dataset, log: pl.DataFrame, parts: Parts, config: SplitCo
         )
     if len(parts.valid) and not valid.height:
         logger.warning("no valid note has a relevant note: valid-pairs is empty and can't choose a model")
+    elif len(parts.valid) and queries["valid-pairs"] < FEW_QUERIES:
+        logger.warning(
+            "only %d valid notes have a relevant note: what valid-pairs chooses, such as a training's best step, is mostly chance; "
+            "hold out more of them (valid=...), or bring a longer log",
+            queries["valid-pairs"],
+        )
     for name, table in lists.items():
         origin = {"list": name, "dataset": data.path.name, "config": config.model_dump(mode="json")}
         write_pairs(table, folder / f"{name}.parquet", origin=origin)

@@ -16,7 +16,7 @@ from noterec.index import changes
 from noterec.index.bundle import NOTES_FILE, find, live_name
 from noterec.nightly.history import changed_counts, nights_since
 from noterec.nightly.home import stamp_of
-from noterec.nightly.models import live_model
+from noterec.nightly.models import given_model, live_model
 from noterec.nightly.run import Done, Run
 from noterec.notes.dataset import UNDATED_SHARE, Dataset
 from noterec.notes.validate import validate as validate_dataset
@@ -31,6 +31,7 @@ AHEAD = dt.timedelta(days=1)  # so far a clock may be ahead, or a zone be mistak
 def validate(night: Run) -> Done:
     """Read the dataset, compare it with what is live, and stop where it is not what it was."""
     config, gates = night.config, night.config.gates
+    given_model(night)  # one that can't be loaded is named before hours of work
     found = validate_dataset(config.dataset)
     notes = Dataset(config.dataset).notes(["created_at"])
     if "created_at" not in notes.columns or notes["created_at"].null_count() > UNDATED_SHARE * notes.height:
@@ -115,6 +116,7 @@ def validate(night: Run) -> Done:
         ok=low <= came <= high,
         says=f"{came:,} notes came"
         + (" tonight" if nights == 1 else f" in {nights} nights")
+        + (f", {added:,} of them since the last run" if came > added else "")
         + ("" if judged else f"; judged once {JUDGED_FROM} earlier nights say what is usual"),
     )
     return done

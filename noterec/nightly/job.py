@@ -12,7 +12,7 @@ from pathlib import Path
 from noterec import progress
 from noterec.config import NightlyConfig, load
 from noterec.errors import InputError
-from noterec.index.bundle import live_name
+from noterec.index.bundle import bundles, live_name
 from noterec.index.manage import roll_back
 from noterec.nightly.bundles import show_tables
 from noterec.nightly.history import records
@@ -21,6 +21,8 @@ from noterec.nightly.identity import clock, known_gates
 from noterec.nightly.models import note_rollback, show_model
 from noterec.nightly.night import Night
 from noterec.nightly.record import GateResult, Outcome
+from noterec.nightly.report import write_report
+from noterec.nightly.run import Run
 from noterec.nightly.stages import STAGES
 
 logger = logging.getLogger(__name__)
@@ -181,12 +183,17 @@ def rollback_nightly(config: NightlyConfig | str | os.PathLike[str], *, to: str 
     """
     settings = config if isinstance(config, NightlyConfig) else load(NightlyConfig, config)
     home = _home(settings, create=False)
+    if live_name(home.index) is None and not bundles(home.index):
+        raise InputError(f"{home.path}: no night has published anything yet; run one with `noterec nightly CONFIG`")
     with home.claimed():
         change = roll_back(home.index, to=to)
         note_rollback(home, change.was, change.live)
         show_model(home)
         folder = home.neighbours / change.live
         show_tables(home.neighbours, folder)
+        if (last := next(reversed(list(records(home))), None)) is not None:  # its page says what is live
+            night = dt.date.fromisoformat(last.facts["night"])
+            write_report(Run(settings, home, night, clock(night)[1], last, frozenset()))
         return NightlyRollback(change.was, change.live, folder.is_dir())
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from noterec.config import NightlyConfig, load
+from noterec.embedding.engine import opened
 from noterec.embedding.forecast import embed_forecast
 from noterec.index.bundle import live_name
 from noterec.nightly.home import Home, stamp_of
@@ -106,6 +107,10 @@ def _choose(night: Run) -> tuple[str, str]:
     known, waiting = known_model(night), waiting_model(night.home)
     others = [model for model in (waiting, known) if model is not None and model.version != live.version]
     unknown = night.config.model is not None and known is None
+    if unknown:
+        opened(
+            str(night.config.model), "cpu", night.config.embed
+        )  # one that can't be loaded is named today, not tonight
     if due or unknown or any(not is_refused(night.home, model) for model in others):
         return "compare", f"another model with the live {live.version}, on tonight's questions"
     if others:

@@ -122,7 +122,8 @@ def _gates(night: Run) -> Markup:
 
 
 def _curves(history: list[Record]) -> list[tuple[str, Markup]]:
-    """Recall of the nights, and their sizes and times; one night is no curve."""
+    """Recall of the nights that were published, and their sizes and times; one night is no curve."""
+    history = [record for record in history if record.outcome == "published"]
     if len(history) < 2:
         return []
     figures = [(record.folder.name, {**_figures(record), "seconds": _seconds(record)}) for record in history]

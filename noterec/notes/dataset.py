@@ -50,11 +50,11 @@ class Dataset:
                 f"{self.path}: no dataset there; expected a folder with notes/*.parquet and engagement/*.parquet. "
                 "Make one with `noterec import` or `noterec sample`"
             )
-        self.note_files = storage.parquet_files(self.path / "notes")
+        self.note_files = table_files(self.path / "notes")
         if not self.note_files:
             raise InputError(f"{self.path}: notes/ holds no Parquet file; expected at least one with a note_id column")
         folder = self.path / "engagement"
-        self.engagement_files = storage.parquet_files(folder) if folder.is_dir() else []
+        self.engagement_files = table_files(folder) if folder.is_dir() else []
 
     @cached_property
     def meta(self) -> dict[str, Any]:
@@ -257,7 +257,9 @@ class Dataset:
         if not self.engagement_files:
             table = schema.ENGAGEMENT.empty_table()
         else:
-            table = storage.read_table(self.path / "engagement", schema.ENGAGEMENT, columns=schema.ENGAGEMENT.names)
+            names = schema.ENGAGEMENT.names
+            parts = [storage.read_table(file, schema.ENGAGEMENT, columns=names) for file in self.engagement_files]
+            table = pa.concat_tables([part.select(names) for part in parts])
         log = pl.DataFrame(table.select(schema.ENGAGEMENT.names)).with_columns(pl.col("action").fill_null("click"))
         unknown = log.filter(~pl.col("action").is_in(list(schema.ACTIONS)))
         if unknown.height:
@@ -266,6 +268,24 @@ class Dataset:
                 f"expected one of {', '.join(schema.ACTIONS)}"
             )
         return log.filter(pl.col("action").is_in(list(schema.ENGAGED))) if engaged else log
+
+
+def table_files(folder: storage.Place) -> list[storage.Place]:
+    """The Parquet files of a dataset's table: the shards that noterec wrote, and the files that a platform has put beside them.
+
+    Raises:
+        InputError: a file has the name of a shard, and the manifest doesn't know it: nobody can tell whether it is whole.
+    """
+    named = storage.parquet_files(folder)
+    known = set(named)
+    others = sorted(file for file in folder.glob("*.parquet") if file not in known)
+    unclear = [file for file in others if file.name.startswith("shard-")]
+    if unclear:
+        raise InputError(
+            f"{unclear[0]}: has a shard's name, and {folder / storage.MANIFEST} doesn't name it; give a file of your own another "
+            "name, such as day-1.parquet, or remove what a stopped job left"
+        )
+    return [*named, *others]
 
 
 def _deleted(table: pa.Table) -> np.ndarray:

@@ -43,7 +43,7 @@ def erase_rows(path: str | os.PathLike[str], doomed: Doomed, *, columns: Collect
     Each file is replaced in one step. In a folder with a manifest that is one step for all of its shards.
 
     Args:
-        path: a Parquet file, or a folder of them, with a manifest or without.
+        path: a Parquet file, or a folder of them, with a manifest or without; files beside those that it names count too.
         doomed: which rows of a table go, (rows,) bool; a null is no.
         columns: what `doomed` looks at; read first, so that a file that has none of these rows is not read whole.
 
@@ -56,9 +56,12 @@ def erase_rows(path: str | os.PathLike[str], doomed: Doomed, *, columns: Collect
     """
     target = place(path)
     manifest = read_manifest(target)
+    files, gone = parquet_files(target), 0
     if manifest is not None:
-        return _from_shards(ShardFolder(target, origin=manifest.origin), doomed, columns)
-    return sum(_from_file(file, doomed) for file in parquet_files(target) if _count(file, doomed, columns))
+        beside = sorted(file for file in target.glob("*.parquet") if file not in set(files))
+        gone = _from_shards(ShardFolder(target, origin=manifest.origin), doomed, columns)
+        files = [file for file in beside if file.is_file()]  # a claim has removed what a stopped job left
+    return gone + sum(_from_file(file, doomed) for file in files if _count(file, doomed, columns))
 
 
 def _count(file: Place, doomed: Doomed, columns: Collection[str]) -> int:

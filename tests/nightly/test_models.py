@@ -11,9 +11,10 @@ import polars as pl
 import pytest
 
 from noterec.config import NightlyConfig
-from noterec.errors import ArtefactError
+from noterec.errors import ArtefactError, NoterecError
 from noterec.index.search import Index
 from noterec.nightly import Night, rollback_nightly, run_nightly
+from noterec.nightly.preview import preview
 from noterec.training.train import train
 from tests.conftest import FEW_STEPS
 from tests.nightly.conftest import FIRST, Town, date
@@ -127,7 +128,20 @@ def test_a_model_that_is_gone_is_named(town: Town, settings: Settings, trained: 
     (Path(config.home) / "models.json").unlink()
     town.deliver(FIRST + 1)
     with pytest.raises(ArtefactError, match=r"models\.json doesn't know"):
-        run_nightly(config, night=date(FIRST + 1))
+        run_nightly(settings(model=None), night=date(FIRST + 1))
+    assert run_nightly(config, night=date(FIRST + 1)).outcome == "published"  # the settings name it
+
+
+def test_a_model_that_cannot_be_loaded_is_named_first(town: Town, settings: Settings) -> None:
+    config = settings()
+    run_nightly(config, night=date(FIRST))
+    town.deliver(FIRST + 1)
+    wrong = settings(model="modle")
+    with pytest.raises(NoterecError, match="modle"):
+        preview(wrong, night=date(FIRST + 1))
+    with pytest.raises(NoterecError, match="modle"):
+        run_nightly(wrong, night=date(FIRST + 1))
+    assert "embed" not in Night.open(wrong, date(FIRST + 1)).record.facts["stages"]
 
 
 def test_another_length_of_the_vectors_is_another_model(town: Town, settings: Settings) -> None:

@@ -161,6 +161,7 @@ def test_a_rollback_takes_the_tables_along_and_lasts(town: Town, settings: Setti
     assert published(config) == town.live != first
     back = rollback_nightly(config)
     assert (back.was, back.live, back.tables) == ("bundle-000002", "bundle-000001", True)
+    assert "bundle-000001 is live" in (home_of(config) / "report.html").read_text()
     assert published(config) == first
     for name, data in tables.items():
         assert (home_of(config) / f"neighbours/{name}.parquet").read_bytes() == data
@@ -201,6 +202,8 @@ def test_what_cannot_be_right_is_refused_before_anything_is_made(
         run_nightly(config, accept=["everything"])
     with pytest.raises(InputError, match="no night has run yet"):
         nightly_status(config)
+    with pytest.raises(InputError, match="no night has published anything yet"):
+        rollback_nightly(config)
     assert not home_of(config).exists()
     with pytest.raises(InputError, match="wasn't made by the nightly job"):
         run_nightly(settings(home=str(town.path)))
