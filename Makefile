@@ -26,7 +26,7 @@ $(READY): pyproject.toml
 demo: $(READY)  ## the main job on a synthetic platform, about three minutes
 	$(BIN)/noterec demo --out demo
 
-test: $(READY)  ## the default tests: no network, no GPU, about three minutes
+test: $(READY)  ## the default tests: no network, no GPU, three to four minutes
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not gpu and not ray and not browser"
 
 test-slow: $(READY)  ## the tests that take longer
