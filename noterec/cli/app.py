@@ -5,17 +5,19 @@ Heavy libraries load inside the commands, so that `noterec --help` answers at on
 
 from __future__ import annotations
 
+import difflib
 import logging
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 app = typer.Typer(
     name="noterec",
     help="From notes to neighbours: embeddings of notes trained on co-engagement, for items that nobody has engaged with yet.",
     epilog="Start with `noterec demo`. The road: sample or import, validate, split, pairs, train, embed, generate, modalities, "
-    "index, query, neighbours, serve, evaluate.",
+    "index, query, neighbours, serve, evaluate; and all of it every night, nightly.",
     rich_markup_mode=None,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -49,6 +51,23 @@ DatasetPath = Annotated[
         help="a folder with notes/*.parquet and engagement/*.parquet, local or in an object store (s3://, gs://)",
     ),
 ]
+
+
+class DefaultCommand(TyperGroup):
+    """A group whose first argument is a command of it, or else one of its default command's."""
+
+    default = ""  # that command
+    argument = ""  # what its argument is, for a message
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, "--help"):
+            near = difflib.get_close_matches(args[0], self.commands, n=1, cutoff=0.7)
+            if near and not Path(args[0]).exists():
+                ctx.fail(
+                    f"no command {args[0]!r}; did you mean {near[0]!r}? ({self.argument} of this name would be ./{args[0]})"
+                )
+            args.insert(0, self.default)
+        return super().parse_args(ctx, args)
 
 
 @app.callback()

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from noterec.cli import output
-from noterec.cli.app import Config, Json, Out, Seed, Set, app, load
+from noterec.cli.app import Config, DefaultCommand, Json, Out, Seed, Set, app, load
 
 
-class BuildByDefault(TyperGroup):
+class BuildByDefault(DefaultCommand):
     """`noterec index EMBEDDINGS --out INDEX` builds: what isn't the name of a command is an argument of `build`."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in (*self.commands, "--help"):
-            near = difflib.get_close_matches(args[0], self.commands, n=1, cutoff=0.7)
-            if near and not Path(args[0]).exists():
-                ctx.fail(
-                    f"no command {args[0]!r}; did you mean {near[0]!r}? (Embeddings of this name would be ./{args[0]})"
-                )
-            args.insert(0, "build")
-        return super().parse_args(ctx, args)
+    default = "build"
+    argument = "Embeddings"
 
 
 index = typer.Typer(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from noterec.cli import output
-from noterec.cli.app import Json, Set, app, load
+from noterec.cli.app import DefaultCommand, Json, Set, app, load
 
 NIGHTLY_HELP = """Everything that is to be done with a platform's notes every night, from one settings file.
 
@@ -23,13 +22,11 @@ NIGHTLY_HELP = """Everything that is to be done with a platform's notes every ni
     """
 
 
-class RunByDefault(TyperGroup):
+class RunByDefault(DefaultCommand):
     """`noterec nightly CONFIG` runs: what isn't the name of a command is an argument of `run`."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in (*self.commands, "--help"):
-            args.insert(0, "run")
-        return super().parse_args(ctx, args)
+    default = "run"
+    argument = "A settings file"
 
 
 nightly = typer.Typer(

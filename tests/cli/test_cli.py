@@ -235,3 +235,14 @@ def test_summaries_leave_out_what_is_none(capsys: pytest.CaptureFixture[str]) ->
         "parts:",
         f"    {'a b':<36} 1",
     ]
+
+
+@pytest.mark.parametrize(("group", "wrong", "right"), [("index", "stauts", "status"), ("nightly", "statsu", "status")])
+def test_a_mistyped_command_of_a_group_is_named(
+    group: str, wrong: str, right: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["noterec", group, wrong, "x"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 2
+    assert f"did you mean '{right}'?" in " ".join(capsys.readouterr().err.split())
