@@ -22,7 +22,6 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from noterec import storage
 from noterec.errors import InputError
@@ -148,9 +147,3 @@ def run_order(name: str) -> tuple[str, int]:
     """A run's name as its night and its number within it, in whose order runs follow one another."""
     night, _, number = name.partition(".")
     return night, int(number or 1)
-
-
-def stamp_of(place: storage.Place) -> list[Any]:
-    """Size and time of a file, or its version in an object store: differs once it was written again."""
-    found = place.stat()
-    return [str(place), found.st_size, found.st_mtime]

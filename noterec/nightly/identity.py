@@ -10,7 +10,6 @@ from typing import Any
 from noterec import storage
 from noterec.config import NightlyConfig
 from noterec.errors import InputError
-from noterec.nightly.home import stamp_of
 from noterec.notes.dataset import Dataset
 
 FIRM = "index recall"  # the gate that nobody can let through: there is no index then
@@ -63,7 +62,7 @@ def known_gates(accept: Sequence[str]) -> frozenset[str]:
 def fingerprint(config: NightlyConfig, date: dt.date) -> str:
     """Differs once a file of the dataset or of the model, a setting, or the night is another."""
     data = Dataset(config.dataset)
-    files: list[Any] = [stamp_of(file) for file in (*data.note_files, *data.engagement_files)]
+    files: list[Any] = [storage.stamp_of(file) for file in (*data.note_files, *data.engagement_files)]
     return storage.value_hash([files, model_stamp(config.model), config.model_dump(mode="json"), date.isoformat()])
 
 
@@ -71,4 +70,4 @@ def model_stamp(model: str | None) -> list[Any]:
     """What tells that a model's folder was written again; a name on a hub stands for itself."""
     if model is None or not Path(model).is_dir():
         return [model]
-    return [str(model), *(stamp_of(file)[1:] for file in sorted(Path(model).rglob("*")) if file.is_file())]
+    return [str(model), *(storage.stamp_of(file)[1:] for file in sorted(Path(model).rglob("*")) if file.is_file())]

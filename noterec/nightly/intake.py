@@ -8,14 +8,17 @@ from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from noterec import schema, storage
-from noterec.engagement.pairs import pairs, relevant, write_pairs
+from noterec.engagement.counting.log import Log
+from noterec.engagement.pairs import pairs, relevant
+from noterec.engagement.table import write_pairs
 from noterec.errors import InputError, NoPairsError
 from noterec.index import changes
 from noterec.index.bundle import NOTES_FILE, find, live_name
 from noterec.nightly.history import changed_counts, nights_since
-from noterec.nightly.home import stamp_of
 from noterec.nightly.models import given_model, live_model
 from noterec.nightly.run import Done, Run
 from noterec.notes.dataset import UNDATED_SHARE, Dataset
@@ -138,14 +141,17 @@ def mine(night: Run) -> Done:
     """Related pairs of the whole log, and the questions that tonight's evaluation asks; again only where something is newer."""
     config, home = night.config, night.home
     data = Dataset(config.dataset)
-    if not data.engagement(engaged=True).height:
+    if not _any_engagement(data):
         return Done(
             "no engagement yet: no pairs, and nothing to evaluate by", status="skipped", result={"questions": 0}
         )
     asked, warm = _questions(night, data)
     figures = {"questions": asked, "warm_questions": warm}
     mark = storage.value_hash(
-        [[stamp_of(file) for file in (*data.note_files, *data.engagement_files)], config.pairs.model_dump(mode="json")]
+        [
+            [storage.stamp_of(file) for file in (*data.note_files, *data.engagement_files)],
+            config.pairs.model_dump(mode="json"),
+        ]
     )
     if home.pairs.is_file() and (storage.read_origin(home.pairs) or {}).get("input") == mark:
         says = f"pairs are of this log already; {asked:,} new and {warm:,} known notes to ask for"
@@ -167,12 +173,21 @@ def mine(night: Run) -> Done:
     )
 
 
+def _any_engagement(data: Dataset) -> bool:
+    """Whether the log has a click or a stronger action."""
+    engaged = pa.array(list(schema.ENGAGED))
+    return any(
+        pc.any(pc.is_in(table["action"], value_set=engaged)).as_py() for table in data.engagement_batches(["action"])
+    )
+
+
 def _questions(night: Run, data: Dataset) -> tuple[int, int]:
     """Write which notes are relevant to new notes, and which new notes to known ones; how many of each are asked for."""
     gates = night.config.gates
     new = pl.Series(storage.read_table(night.folder / NEW_NOTES)["note_id"], dtype=pl.String)
-    log = data.engagement()
-    strongest = functools.partial(relevant, log, data.note_ids, clock=data.clock, top=TOP, min_support=MIN_SUPPORT)
+    strongest = functools.partial(
+        relevant, Log(data), top=TOP, min_support=MIN_SUPPORT, memory=night.config.pairs.memory
+    )
     known = data.note_ids.filter(~data.note_ids.is_in(new.implode()))
     lists = {
         NEW_PAIRS: strongest(anchors=new, description="questions"),

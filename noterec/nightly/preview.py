@@ -7,11 +7,12 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from noterec import storage
 from noterec.config import NightlyConfig, load
 from noterec.embedding.engine import opened
 from noterec.embedding.forecast import embed_forecast
 from noterec.index.bundle import live_name
-from noterec.nightly.home import Home, stamp_of
+from noterec.nightly.home import Home
 from noterec.nightly.identity import clock, fingerprint
 from noterec.nightly.models import Model, is_refused, known_model, live_model, waiting_model
 from noterec.nightly.record import Record
@@ -73,7 +74,7 @@ def _pairs(night: Run) -> tuple[str, str]:
     data = Dataset(night.config.dataset)
     if not data.engagement_files:
         return "skip", "no engagement"
-    newest = max(stamp_of(file)[2] for file in data.engagement_files)
+    newest = max(storage.stamp_of(file)[2] for file in data.engagement_files)
     if night.home.pairs.is_file() and night.home.pairs.stat().st_mtime >= newest:
         return "look", "the log may be the same; questions are asked anew"
     return "mine", "engagement is newer than the pairs"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
@@ -71,16 +71,18 @@ class Dataset:
             if stated not in known:
                 raise InputError(f"{self.path / DATASET_FILE}: clock is {stated!r}; expected time, position or none")
             return known[stated]
-        log = self.engagement()
-        undated = log["timestamp"].null_count()
-        if log.height and undated <= UNDATED_SHARE * log.height:
+        events = undated = 0
+        for table in self.engagement_batches(["timestamp"]):
+            events += table.num_rows
+            undated += table["timestamp"].null_count
+        if events and undated <= UNDATED_SHARE * events:
             return "time"
-        if undated < log.height:
+        if undated < events:
             logger.warning(
                 "%s: %d of %d events have no timestamp; the log counts as one without a clock",
                 self.path,
                 undated,
-                log.height,
+                events,
             )
         return "none"
 
@@ -245,28 +247,56 @@ class Dataset:
                     raise InputError(f"{file}: damaged Parquet file ({error}); write it again, or remove it") from error
         return pl.concat(parts)
 
+    @cached_property
+    def event_count(self) -> int:
+        """How many rows the log has, as the footers of its files say."""
+        count = 0
+        for file in self.engagement_files:
+            with storage.open_parquet(file) as parquet:
+                count += parquet.metadata.num_rows
+        return count
+
+    def engagement_batches(
+        self,
+        columns: list[str] | None = None,
+        *,
+        files: Sequence[storage.Place] | None = None,
+        batch_rows: int = 4 * storage.ROW_GROUP_ROWS,
+    ) -> Iterator[pa.Table]:
+        """The log in file order, never held whole: conformed Arrow tables; a row without an action counts as a click.
+
+        Args:
+            columns: which of the schema's columns to read; None = all.
+            files: which of `engagement_files` to read; None = all.
+            batch_rows: rows of a table at most.
+
+        Raises:
+            InputError: a file is damaged, its columns don't fit the engagement schema, or an action is unknown.
+        """
+        names = schema.ENGAGEMENT.names if columns is None else columns
+        wanted = pa.schema([field for field in schema.ENGAGEMENT if field.name in names])
+        for file in self.engagement_files if files is None else files:
+            with storage.open_parquet(file) as parquet:
+                present = [name for name in names if name in parquet.schema_arrow.names]
+                try:
+                    for batch in parquet.iter_batches(batch_rows, columns=present):
+                        batch.validate(full=True)  # Parquet doesn't promise that a string is UTF-8
+                        table = schema.conform(pa.Table.from_batches([batch]), wanted, name=str(file)).select(names)
+                        yield _with_actions(table, file) if "action" in names else table
+                except (pa.ArrowInvalid, OSError) as error:
+                    raise InputError(f"{file}: damaged Parquet file ({error}); write it again, or remove it") from error
+
     def engagement(self, *, engaged: bool = False) -> pl.DataFrame:
-        """The log, in file order.
+        """The log at once, in file order; `engagement_batches` reads one of any length.
 
         Args:
             engaged: only clicks and stronger actions; a row without an action counts as a click.
 
         Raises:
-            InputError: a file is damaged, or its columns don't fit the engagement schema.
+            InputError: as `engagement_batches`.
         """
-        if not self.engagement_files:
-            table = schema.ENGAGEMENT.empty_table()
-        else:
-            names = schema.ENGAGEMENT.names
-            parts = [storage.read_table(file, schema.ENGAGEMENT, columns=names) for file in self.engagement_files]
-            table = pa.concat_tables([part.select(names) for part in parts])
-        log = pl.DataFrame(table.select(schema.ENGAGEMENT.names)).with_columns(pl.col("action").fill_null("click"))
-        unknown = log.filter(~pl.col("action").is_in(list(schema.ACTIONS)))
-        if unknown.height:
-            raise InputError(
-                f"{self.path / 'engagement'}: unknown action {unknown['action'][0]!r} in {unknown.height} rows; "
-                f"expected one of {', '.join(schema.ACTIONS)}"
-            )
+        parts = [schema.ENGAGEMENT.empty_table(), *self.engagement_batches()]
+        log = pl.DataFrame(pa.concat_tables(parts))
         return log.filter(pl.col("action").is_in(list(schema.ENGAGED))) if engaged else log
 
 
@@ -291,6 +321,18 @@ def table_files(folder: storage.Place) -> list[storage.Place]:
 def _deleted(table: pa.Table) -> np.ndarray:
     """Which rows of a conformed table are deleted: (rows,) bool."""
     return np.asarray(table["deleted"].fill_null(False).to_numpy(), dtype=bool)
+
+
+def _with_actions(table: pa.Table, file: storage.Place) -> pa.Table:
+    """The events with an action in every row: one that is missing is a click."""
+    action = table["action"].fill_null("click")
+    unknown = pc.invert(pc.is_in(action, value_set=pa.array(list(schema.ACTIONS))))
+    if pc.any(unknown).as_py():
+        rows = action.filter(unknown)
+        raise InputError(
+            f"{file}: unknown action {rows[0].as_py()!r} in {len(rows)} rows; expected one of {', '.join(schema.ACTIONS)}"
+        )
+    return table.set_column(table.column_names.index("action"), schema.ENGAGEMENT.field("action"), action)
 
 
 def _smallest_leaf(parquet: pq.ParquetFile, column: str) -> str:

@@ -20,7 +20,7 @@ from noterec.storage.parquet import (
     read_table,
     write_table,
 )
-from noterec.storage.place import URL, Place, local, place
+from noterec.storage.place import URL, Place, local, place, stamp_of
 from noterec.storage.shards import Damage, ShardFolder, ShardRecord, write_shard
 from noterec.storage.stores import ConflictError
 
@@ -48,6 +48,7 @@ __all__ = [
     "read_json",
     "read_origin",
     "read_table",
+    "stamp_of",
     "value_hash",
     "write_json",
     "write_shard",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from noterec.errors import InputError
 from noterec.storage.objects import ObjectPath
@@ -36,3 +37,9 @@ def local(path: str | os.PathLike[str]) -> Path:
             "copy or mount it, give a local path"
         )
     return Path(text).expanduser()
+
+
+def stamp_of(place: Place) -> list[Any]:
+    """Name, size and time of a file, or its version in an object store: differs once it was written again."""
+    found = place.stat()
+    return [str(place), found.st_size, found.st_mtime]

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from noterec import progress, schema, storage
 from noterec.config import TrainConfig
-from noterec.engagement.pairs import load_pairs
+from noterec.engagement.table import load_pairs
 from noterec.errors import GateError, InputError
 from noterec.notes.dataset import Dataset
 from noterec.training import processes, start

@@ -140,15 +140,11 @@ def _read_pairs(path: str | os.PathLike[str]) -> _Grouped:
 def _read_log(dataset: Dataset, max_events: int) -> _Grouped | None:
     if not dataset.engagement_files:
         return None
-    events = 0
-    for file in dataset.engagement_files:
-        with storage.open_parquet(file) as parquet:
-            events += parquet.metadata.num_rows
-    if events > max_events:
+    if dataset.event_count > max_events:
         logger.warning(
             "%s: its log has %d events, more than %d; how many people engaged with two notes will not be shown",
             dataset.path,
-            events,
+            dataset.event_count,
             max_events,
         )
         return None
