@@ -26,7 +26,8 @@ import numpy as np
 import polars as pl
 
 import noterec
-from noterec.engagement.pairs import relevant, write_pairs
+from noterec.engagement.pairs import relevant
+from noterec.engagement.table import write_pairs
 from noterec.notes.sample.platform import START
 from noterec.ranking.bootstrap import paired
 

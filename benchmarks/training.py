@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from noterec.config import TrainConfig, load
-from noterec.engagement.pairs import load_pairs
+from noterec.engagement.table import load_pairs
 from noterec.model.losses import contrastive_loss
 from noterec.notes.dataset import Dataset
 from noterec.training import start

@@ -40,6 +40,12 @@ _HOME = {
     "sample": "notes.sample",
     "validate": "notes.validate",
     "pairs": "engagement.pairs",
+    "describe_pairs": "engagement.describing.describe",
+    "windowed_pairs": "engagement.apart.window",
+    "plan_pairs": "engagement.apart.shards",
+    "cut_log": "engagement.apart.shards",
+    "count_people": "engagement.apart.shards",
+    "merge_anchors": "engagement.apart.shards",
     "split": "engagement.split",
     "NoteEncoder": "model.encoder",
     "Generation": "model.generation.writer",
@@ -100,6 +106,12 @@ __all__ = [  # noqa: RUF022
     "sample",
     "validate",
     "pairs",
+    "describe_pairs",
+    "windowed_pairs",
+    "plan_pairs",
+    "cut_log",
+    "count_people",
+    "merge_anchors",
     "split",
     "NoteEncoder",
     "Generation",
@@ -155,6 +167,9 @@ if TYPE_CHECKING:  # what type checkers and editors see; `_HOME` says the same t
     from noterec.embedding.generate import generate
     from noterec.embedding.modalities import modalities
     from noterec.embedding.table import compact_embeddings, embeddings_status, repair_embeddings
+    from noterec.engagement.apart.shards import count_people, cut_log, merge_anchors, plan_pairs
+    from noterec.engagement.apart.window import windowed_pairs
+    from noterec.engagement.describing.describe import describe_pairs
     from noterec.engagement.pairs import pairs
     from noterec.engagement.split import split
     from noterec.errors import (

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from typing import Literal, Self
 
 import pydantic
 from pydantic import Field
 
 from noterec.config.settings import Settings
+from noterec.schema import ACTIONS, ENGAGED
 
 
 class SampleConfig(Settings):
@@ -42,7 +44,12 @@ class ImagesConfig(Settings):
     cache_gib: float = Field(20, ge=0, description="bound of the cache of what vision encoders made of pictures")
 
 
-Weighting = Literal["notellm", "count", "cosine", "lift"]
+Weighting = Literal["notellm", "count", "cosine", "lift", "pmi", "npmi", "swing"]
+MEMORY = Field(
+    "1GB",
+    validate_default=True,
+    description="bound of what counting holds; what doesn't fit goes through temporary files",
+)
 
 
 class PairsConfig(Settings):
@@ -53,21 +60,65 @@ class PairsConfig(Settings):
     top: int = Field(10, ge=1, description="related notes kept per anchor (t in arXiv:2403.01744)")
     lower: float | None = Field(None, description="scores below are dropped; notellm: 0.01 unless set")
     upper: float | None = Field(None, description="scores above are dropped; notellm: 30 unless set")
-    window_days: float | None = Field(None, gt=0, description="only the last days of the log; none = all of it")
-    max_notes_per_user: int = Field(1000, ge=2, description="a person's most recent notes; older ones are left out")
-    partition_events: int = Field(
-        250_000, ge=1000, description="co-occurrences are built for about this many events at a time"
+    actions: dict[str, float] = Field(
+        {},
+        description="strength of actions, such as {save: 2, view: -0.1}; engagement counts 1 unless set, views and impressions 0, "
+        "and a negative one is evidence against a note that somebody saw and left",
     )
+    window_days: int | None = Field(
+        None,
+        ge=1,
+        description="only the last days of the log, whole days in UTC, that of its last event included; none = all",
+    )
+    half_life_days: float | None = Field(
+        None,
+        gt=0,
+        description="engagement so much older than the end of the log's last day (UTC) counts half; none = age doesn't matter",
+    )
+    max_notes_per_user: int = Field(1000, ge=2, description="a person's most recent notes; older ones are left out")
+    per_category_pair: int | None = Field(
+        None, ge=1, description="pairs kept for each combination of two categories, as in arXiv:2403.01744; none = all"
+    )
+    swing_alpha: float = Field(
+        1.0, gt=0, description="swing: added to what two people share besides, α in arXiv:2010.05525"
+    )
+    swing_people: int = Field(
+        200, ge=2, description="swing: people looked at per note, chosen by a hash where there are more"
+    )
+    memory: pydantic.ByteSize = MEMORY
+
+    @pydantic.field_validator("actions")
+    @classmethod
+    def _known_actions(cls, actions: dict[str, float]) -> dict[str, float]:
+        for action, strength in actions.items():
+            if action not in ACTIONS:
+                raise ValueError(f"unknown action {action!r}; expected some of {', '.join(ACTIONS)}")
+            if not math.isfinite(strength):
+                raise ValueError(f"the strength of {action!r} is {strength}; expected a number")
+            if (action in ENGAGED) != (strength > 0) and strength != 0:
+                raise ValueError(
+                    f"the strength of {action!r} is {strength}; expected at least 0 for engagement ({', '.join(ENGAGED)}), and "
+                    "at most 0 for what is only seen"
+                )
+        return actions
 
 
 class SplitConfig(Settings):
     """Leak-proof splits (`noterec split`)."""
 
-    by: Literal["random", "time"] = Field(
-        "random", description="which notes are new: drawn at random, or the last created"
+    by: Literal["random", "time", "user"] = Field(
+        "random",
+        description="which notes are new: drawn at random, or the last created; user: drawn at random too, and what is relevant is "
+        "counted by people of whom training saw nothing",
     )
     cold: float = Field(0.2, gt=0, lt=1, description="share of the notes held out as new for test")
     valid: float = Field(0.1, ge=0, lt=1, description="share of the notes held out as new for model choice")
+    users: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        description="by user: share of the people held out; valid and test share them as they share the new notes",
+    )
     test_from: dt.datetime | None = Field(
         None,
         description="by time: notes created since then are test, in place of the share `cold`; UTC where it has no zone",
@@ -79,7 +130,14 @@ class SplitConfig(Settings):
     top: int = Field(10, ge=1, description="relevant notes per query")
     min_support: int = Field(2, ge=1, description="people who must share a relevant pair")
     max_notes_per_user: int = Field(1000, ge=2, description="as in pairs; for the relevant notes only")
+    memory: pydantic.ByteSize = MEMORY
     seed: int = Field(0, ge=0)
+
+    @pydantic.model_validator(mode="after")
+    def _people_are_held_out(self) -> Self:
+        if self.users != 0.5 and self.by != "user":
+            raise ValueError(f"users is for by=user, and by is {self.by}; give by=user too, or leave users out")
+        return self
 
     @pydantic.model_validator(mode="after")
     def _some_must_stay(self) -> Self:

@@ -1,4 +1,4 @@
-"""Which notes count as new in a split: drawn at random, or the last created."""
+"""Which notes count as new in a split, drawn at random or the last created, and which people are held out with them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,21 @@ import numpy as np
 import polars as pl
 
 from noterec.config import SplitConfig
-from noterec.engagement.history import REJECT_LIMIT
+from noterec.engagement.counting.log import People
 from noterec.errors import InputError
-from noterec.notes.dataset import Dataset
+from noterec.notes.dataset import UNDATED_SHARE, Dataset
+
+
+@dataclass(frozen=True)
+class HeldPeople:
+    """The people of whom training sees nothing.
+
+    Attributes:
+        valid, test: those who say what is relevant to the notes of each part; nobody is in both.
+    """
+
+    valid: People
+    test: People
 
 
 @dataclass(frozen=True)
@@ -24,6 +36,7 @@ class Parts:
         undated: notes of train that have no created_at; 0 unless by time.
         first_new: when the first note of valid and test was created; None unless by time.
         first_test: when the first note of test was created; None unless by time.
+        people: who is held out; None unless by user.
     """
 
     train: pl.Series
@@ -32,6 +45,7 @@ class Parts:
     undated: int = 0
     first_new: dt.datetime | None = None
     first_test: dt.datetime | None = None
+    people: HeldPeople | None = None
 
     @property
     def new(self) -> pl.DataFrame:
@@ -48,7 +62,9 @@ def choose(data: Dataset, config: SplitConfig) -> Parts:
 
     By random, the sorted ids are shuffled with the seed: test comes first, then valid, so the choice depends on nothing but the ids
     and the seed. By time, notes are ordered by created_at, then note_id: the last are test, those before them valid; notes without
-    created_at stay in train. By time, `config.test_from` and `config.valid_from` choose by moments instead of shares.
+    created_at stay in train. By time, `config.test_from` and `config.valid_from` choose by moments instead of shares. By user, the
+    notes are those of random, and `config.users` of all people are held out, chosen by a hash of their id and the seed; valid and
+    test share them as they share the new notes.
 
     Raises:
         InputError: too few notes for a part; by time, a log without real times, or more than 5 % of the notes without
@@ -61,8 +77,15 @@ def _at_random(data: Dataset, config: SplitConfig) -> Parts:
     ids = data.note_ids.sort()
     test, valid = _sizes(len(ids), config, data)
     shuffled = ids.gather(np.random.default_rng(config.seed).permutation(len(ids)))
+    people = None
+    if config.by == "user":
+        cut = config.users * config.valid / (config.valid + config.cold)
+        people = HeldPeople(People(0.0, cut, config.seed), People(cut, config.users, config.seed))
     return Parts(
-        train=shuffled[test + valid :].sort(), valid=shuffled[test : test + valid].sort(), test=shuffled[:test].sort()
+        train=shuffled[test + valid :].sort(),
+        valid=shuffled[test : test + valid].sort(),
+        test=shuffled[:test].sort(),
+        people=people,
     )
 
 
@@ -74,10 +97,10 @@ def _by_time(data: Dataset, config: SplitConfig) -> Parts:
         )
     notes = data.notes(["created_at"])
     undated = notes["created_at"].null_count()
-    if undated > REJECT_LIMIT * notes.height:
+    if undated > UNDATED_SHARE * notes.height:
         raise InputError(
             f"{data.path}: {undated} of {notes.height} notes have no created_at; a split by time expects at most "
-            f"{REJECT_LIMIT:.0%} such: import it with --map created_at=COLUMN, or split at random"
+            f"{UNDATED_SHARE:.0%} such: import it with --map created_at=COLUMN, or split at random"
         )
     dated = notes.drop_nulls("created_at").sort("created_at", "note_id")
     if config.test_from is None:

@@ -16,8 +16,9 @@ from scipy import sparse
 
 from noterec import schema, storage
 from noterec.config import PairsConfig
-from noterec.engagement import counts
-from noterec.engagement.pairs import load_pairs, pairs, relevant
+from noterec.engagement.counting.log import Log
+from noterec.engagement.pairs import pairs, relevant
+from noterec.engagement.table import load_pairs
 from noterec.errors import InputError
 from noterec.notes.dataset import Dataset
 from tests.engagement.logs import as_dict, make_dataset, note_ids, random_events
@@ -179,18 +180,15 @@ def test_directional_score_agrees_with_the_definition(scratch, seed, min_support
     assert found == pytest.approx({pair: s for pair, s in score.items() if support[pair] >= min_support}, rel=1e-6)
 
 
-@pytest.mark.parametrize("weighting", ["notellm", "count", "cosine", "lift"])
-def test_small_pieces_give_the_same_pairs(tmp_path, monkeypatch, weighting):
-    """Pieces of one event cut every anchor; their partial sums must come together again."""
+@pytest.mark.parametrize("weighting", ["notellm", "count", "cosine", "lift", "pmi", "npmi"])
+@pytest.mark.parametrize("memory", [500, 5_000, 20_000])
+def test_little_memory_gives_the_same_pairs(tmp_path, weighting, memory):
+    """Many parts and groups of people, whose sums go through a file and come together again."""
     folder = make_dataset(tmp_path / "d", note_ids(20), random_events(3, events=600))
-    _, _, whole = mine(folder, tmp_path, weighting=weighting)
-    real = counts.cooccurrences
-    for size in (1, 3, 50):
-        monkeypatch.setattr(
-            counts, "cooccurrences", lambda *args, size=size, **kw: real(*args, **{**kw, "partition_events": size})
-        )
-        _, _, pieces = mine(folder, tmp_path, weighting=weighting)
-        assert pieces.equals(whole)
+    summary, _, whole = mine(folder, tmp_path, weighting=weighting)
+    again, _, pieces = mine(folder, tmp_path, weighting=weighting, memory=memory)
+    assert again == summary
+    assert pieces.equals(whole)
 
 
 def test_same_events_in_any_order_and_any_files_give_the_same_bytes(tmp_path):
@@ -212,7 +210,15 @@ def test_window_keeps_the_last_days_and_counts_the_rest(tmp_path):
     summary, score, _ = mine(folder, tmp_path, window_days=2)
     assert score == {("b", "c"): 1.0, ("c", "b"): 1.0}
     assert summary.events_outside_window == 4
-    assert len(mine(folder, tmp_path, window_days=3.1)[1]) == 6
+    assert len(mine(folder, tmp_path, window_days=4)[1]) == 6
+
+
+def test_a_window_is_of_whole_days_so_that_the_minute_of_the_last_event_does_not_matter(tmp_path):
+    day = 24 * 60
+    events = [(u, n, day) for u in "uv" for n in "ab"] + [(u, n, day - 1) for u in "uv" for n in "bc"]
+    for last in (2 * day, 3 * day - 1):
+        folder = make_dataset(tmp_path / str(last), "abcd", [*events, ("u", "d", last)])
+        assert mine(folder, tmp_path, window_days=2)[1] == {("a", "b"): 1.0, ("b", "a"): 1.0}
 
 
 @pytest.mark.parametrize("clock", ["position", "none"])
@@ -232,12 +238,24 @@ def test_n_counts_only_engagement_inside_the_window(tmp_path):
 
 
 def test_cap_keeps_the_most_recent_notes(tmp_path):
-    """The last event counts, also where the first was long ago; equal times keep the lower id."""
-    events = [(u, n, t) for u in "uv" for n, t in (("a", 1), ("b", 2), ("c", 3), ("d", 3), ("a", 9))]
+    """The last event counts, also where the first was long ago."""
+    events = [(u, n, t) for u in "uv" for n, t in (("a", 1), ("b", 2), ("d", 2), ("c", 3), ("a", 9))]
     folder = make_dataset(tmp_path / "d", "abcd", events)
     summary, score, _ = mine(folder, tmp_path, max_notes_per_user=2)
     assert set(score) == {("a", "c"), ("c", "a")}
     assert (summary.users_capped, summary.rows_capped) == (2, 4)
+
+
+def test_equal_times_at_the_cap_are_decided_by_a_hash_that_knows_no_order(tmp_path):
+    """Neither the order of the log nor which notes the dataset knows moves the choice of one person's notes."""
+    ids = note_ids(30)
+    events = [(f"u{u}", note, 7) for u in range(40) for note in ids]
+    first = mine(make_dataset(tmp_path / "a", ids, events), tmp_path, max_notes_per_user=15, top=30, weighting="count")
+    again = make_dataset(tmp_path / "b", ids[:20], events[::-1])
+    second = mine(again, tmp_path, max_notes_per_user=15, top=30, weighting="count")
+    known = {pair: score for pair, score in first[1].items() if max(pair) < "n20"}
+    assert second[1] == known
+    assert len(set(known.values())) > 3  # people differ in what they keep
 
 
 def test_cap_without_clock_is_a_fixed_choice_that_differs_between_people(tmp_path):
@@ -322,10 +340,10 @@ def test_the_file_knows_its_origin(tmp_path):
 
 def test_relevant_chooses_the_strongest_among_the_candidates(tmp_path):
     data = Dataset(make_dataset(tmp_path / "d", note_ids(20), random_events(9, events=500)))
-    log, ids = data.engagement(), data.note_ids
-    everything = relevant(log, ids, clock="time", anchors=ids, top=100, min_support=1)
+    log, ids = Log(data), data.note_ids
+    everything = relevant(log, anchors=ids, top=100, min_support=1)
     anchors, candidates = pl.Series(["n03", "n07"]), pl.Series(["n00", "n01", "n02", "n03"])
-    some = relevant(log, ids, clock="time", anchors=anchors, candidates=candidates, top=2, min_support=1)
+    some = relevant(log, anchors=anchors, candidates=candidates, top=2, min_support=1)
     wanted = (
         everything.filter(
             pl.col("anchor_id").is_in(anchors.implode()) & pl.col("related_id").is_in(candidates.implode())
@@ -335,7 +353,7 @@ def test_relevant_chooses_the_strongest_among_the_candidates(tmp_path):
     )
     assert some.select("anchor_id", "related_id", "score").equals(wanted.select("anchor_id", "related_id", "score"))
     assert some["rank"].to_list() == [1, 2, 1, 2]
-    assert relevant(log, ids, clock="time", anchors=anchors, min_support=10_000).height == 0
+    assert relevant(log, anchors=anchors, min_support=10_000).height == 0
 
 
 def write_pairs_file(path, rows):

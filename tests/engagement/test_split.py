@@ -8,12 +8,17 @@ import random
 import polars as pl
 import pyarrow as pa
 import pytest
+from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import strategies as st
 
 from noterec import schema, storage
 from noterec.config import PairsConfig, SplitConfig, load
 from noterec.config.settings import make
 from noterec.engagement import split as split_module
-from noterec.engagement.pairs import pairs
+from noterec.engagement import withheld
+from noterec.engagement.counting.keys import keys
+from noterec.engagement.counting.log import Log, People
+from noterec.engagement.pairs import pairs, relevant
 from noterec.engagement.split import split
 from noterec.errors import ConfigError, InputError
 from noterec.notes.dataset import Dataset
@@ -42,6 +47,14 @@ def folder(tmp_path):
     return make_dataset(tmp_path / "data", note_ids(40), grouped_events(), created=list(range(40)))
 
 
+def small_batches(monkeypatch, *, rows):
+    """Logs are read by so few rows at a time."""
+    real = Dataset.engagement_batches
+    monkeypatch.setattr(
+        Dataset, "engagement_batches", lambda *args, **given: real(*args, **{**given, "batch_rows": rows})
+    )
+
+
 def read(out):
     lists = {name: pl.DataFrame(storage.read_table(out / f"{name}.parquet", schema.PAIRS)) for name in LISTS}
     new = pl.DataFrame(storage.read_table(out / "new-notes.parquet"))
@@ -49,7 +62,7 @@ def read(out):
     return Dataset(out / "train"), lists, parts
 
 
-@pytest.mark.parametrize("by", ["random", "time"])
+@pytest.mark.parametrize("by", ["random", "time", "user"])
 def test_nothing_leaks(folder, tmp_path, by):
     summary = split(folder, out=tmp_path / "s", config=SplitConfig(by=by, min_support=1))
     train, lists, parts = read(tmp_path / "s")
@@ -96,8 +109,11 @@ def test_nothing_leaks(folder, tmp_path, by):
     # Everything is somewhere.
     assert summary.train_notes + summary.valid_notes + summary.test_notes == 40
     hidden = summary.events_on_valid + summary.events_on_test + summary.events_too_late + summary.events_undated
-    assert summary.train_events + hidden == len(grouped_events())
+    hidden += summary.events_of_held_people
+    assert summary.train_events + hidden == summary.events == len(grouped_events())
     assert summary.test_queries + summary.test_without_relevant == 8
+    assert summary.warm_queries + summary.warm_without_relevant == len(old)
+    assert summary.paper_queries + summary.paper_without_relevant == 8
     assert summary.warm_reached == lists["test-pairs-warm"]["related_id"].n_unique()
     assert train.clock == "time"
 
@@ -157,6 +173,20 @@ def test_an_event_at_the_very_moment_of_the_first_new_note_is_too_late(tmp_path)
     assert (START + dt.timedelta(days=7)) not in Dataset(tmp_path / "s" / "train").engagement()["timestamp"].to_list()
 
 
+def test_notes_created_at_once_are_told_apart_by_their_id(tmp_path):
+    """n1 ... n7 share a moment: the greatest ids are test, the next valid, wherever they stand in the file."""
+    created = [0, *[5] * 7, 3, 3]
+    days = dict(zip(note_ids(10), created, strict=True))
+    events = [(u, n, days[n] * DAY + 1 + i) for i, u in enumerate("uvw") for n in note_ids(10)]
+    for name, order in (("a", slice(None)), ("b", slice(None, None, -1))):
+        (tmp_path / name).mkdir()
+        data = make_dataset(tmp_path / name / "d", note_ids(10)[order], events[order], created=created[order])
+        summary = split(data, out=tmp_path / name / "s", config=SplitConfig(by="time", cold=0.2, valid=0.2))
+        assert read(tmp_path / name / "s")[2] == {"test": {"n06", "n07"}, "valid": {"n04", "n05"}}
+        # n01, n02 and n03 are old, and everything on them is as late as the new ones.
+        assert summary.train_notes == 6 and summary.events_too_late == 9
+
+
 def test_the_same_seed_gives_the_same_bytes_whatever_the_file_order(folder, tmp_path):
     events = grouped_events()
     (tmp_path / "b").mkdir()
@@ -191,9 +221,29 @@ def test_notes_keep_all_their_columns(tmp_path):
 
 
 def test_notes_are_written_in_files_of_bounded_size(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(split_module, "_FILE_BYTES", 1)
+    monkeypatch.setattr(withheld, "_FILE_BYTES", 1)
     split(folder, out=tmp_path / "s")
     assert Dataset(tmp_path / "s" / "train").note_ids.len() == 28
+
+
+def test_events_are_written_in_files_of_bounded_size_and_in_order(folder, tmp_path, monkeypatch):
+    split(folder, out=tmp_path / "whole")
+    monkeypatch.setattr(withheld, "_FILE_EVENTS", 7)
+    small_batches(monkeypatch, rows=50)
+    split(folder, out=tmp_path / "s")
+    rows = [storage.read_table(file).num_rows for file in Dataset(tmp_path / "s" / "train").engagement_files]
+    assert len(rows) > 10 and set(rows[:-1]) == {7} and 1 <= rows[-1] <= 7
+    assert read(tmp_path / "s")[0].engagement().equals(read(tmp_path / "whole")[0].engagement())
+    assert all(read(tmp_path / "s")[1][name].equals(read(tmp_path / "whole")[1][name]) for name in LISTS)
+
+
+@pytest.mark.parametrize("by", ["random", "time", "user"])
+def test_the_log_is_never_held(folder, tmp_path, monkeypatch, by):
+    def whole(*args, **kwargs):
+        raise AssertionError("the whole log was read")
+
+    monkeypatch.setattr(Dataset, "engagement", whole)
+    assert split(folder, out=tmp_path / "s", config=SplitConfig(by=by, min_support=1)).train_events
 
 
 def test_a_failed_split_leaves_the_earlier_one_untouched(folder, tmp_path, monkeypatch):
@@ -344,12 +394,157 @@ def test_moments_from_a_settings_file(tmp_path):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
+        ({"by": "random", "users": 0.3}, "users is for by=user"),
         ({"test_from": "2024-02-03"}, "belong together"),
         ({"by": "random", "test_from": "2024-02-03", "valid_from": "2024-02-03"}, "are for by=time"),
         ({"test_from": "2024-02-03", "valid_from": "2024-02-04"}, "not be later"),
         ({"test_from": "soon", "valid_from": "2024-02-04"}, "test_from"),
     ],
 )
-def test_moments_that_fit_no_split(given, words):
+def test_settings_that_fit_no_split(given, words):
     with pytest.raises(ConfigError, match=words):
         make(SplitConfig, {"by": "time", **given}, where="test")
+
+
+def people_of(config):
+    """The people who are held out: a function from an id to "train", "valid" or "test"."""
+    cut = config.users * config.valid / (config.valid + config.cold)
+    shares = {"valid": People(0, cut, config.seed), "test": People(cut, config.users, config.seed)}
+
+    def part(user):
+        return next((name for name, share in shares.items() if share.of(keys(pa.array([user])))[0]), "train")
+
+    return part
+
+
+def test_by_user_each_list_is_counted_by_people_whom_training_never_saw(folder, tmp_path):
+    """The lists are those of a platform whose only people are the ones who were held out for them."""
+    config = SplitConfig(by="user", users=0.6, min_support=1, seed=2)
+    summary = split(folder, out=tmp_path / "s", config=config)
+    train, lists, parts = read(tmp_path / "s")
+    part = people_of(config)
+    of = {user: part(user) for user in {event[0] for event in grouped_events()}}
+    counts = {name: sum(value == name for value in of.values()) for name in ("train", "valid", "test")}
+    assert counts == {"train": summary.train_people, "valid": summary.valid_people, "test": summary.test_people}
+    assert all(counts.values()) and 20 <= counts["valid"] + counts["test"] <= 50
+    assert {of[user] for user in train.engagement()["user_id"]} == {"train"}
+    old = [event for event in grouped_events() if event[1] not in parts["valid"] | parts["test"]]
+    assert summary.events_of_held_people == sum(of[event[0]] != "train" for event in old)
+    assert summary.train_events == sum(of[event[0]] == "train" for event in old)
+
+    same = config.model_copy(update={"by": "random"})
+    for name in ("valid", "test"):
+        events = [event for event in grouped_events() if of[event[0]] == name]
+        alone = make_dataset(tmp_path / name / "data", note_ids(40), events, created=list(range(40)))
+        split(alone, out=tmp_path / name / "s", config=same)
+        _, expected, drawn = read(tmp_path / name / "s")
+        assert drawn == parts  # notes are drawn as at random
+        for entry in LISTS:
+            if entry.startswith(name):
+                assert lists[entry].height and lists[entry].equals(expected[entry])
+
+
+@pytest.mark.parametrize(("most", "bytes_each"), [(1, 1 << 40), (3, 1 << 40), (1 << 16, 32)])
+def test_people_are_counted_range_by_range_where_they_are_too_many(folder, monkeypatch, most, bytes_each):
+    monkeypatch.setattr(withheld, "_MOST_PEOPLE", most)
+    monkeypatch.setattr(withheld, "_PERSON_BYTES", bytes_each)
+    small_batches(monkeypatch, rows=100)
+    config = SplitConfig(by="user")
+    held = withheld.HeldPeople(People(0, 1 / 6, 0), People(1 / 6, 1 / 2, 0))
+    counts = withheld.count_people(Dataset(folder), held, memory=1000)
+    part = people_of(config)
+    found = [part(user) for user in {event[0] for event in grouped_events()}]
+    assert counts == {name: found.count(name) for name in ("train", "valid", "test")}
+
+
+def test_by_user_without_valid_notes_or_valid_people(folder, tmp_path, caplog):
+    summary = split(folder, out=tmp_path / "s", config=SplitConfig(by="user", valid=0))
+    assert (summary.valid_people, summary.valid_events, summary.valid_pairs) == (0, 0, 0) and summary.test_people > 20
+    events = [event for event in grouped_events() if people_of(SplitConfig(by="user"))(event[0]) != "valid"]
+    fewer = make_dataset(tmp_path / "fewer" / "data", note_ids(40), events)
+    assert split(fewer, out=tmp_path / "t", config=SplitConfig(by="user")).valid_queries == 0
+    assert "valid-pairs is empty" in caplog.text
+    events = [event for event in grouped_events() if people_of(SplitConfig(by="user"))(event[0]) != "test"]
+    nobody = make_dataset(tmp_path / "nobody" / "data", note_ids(40), events)
+    with pytest.raises(InputError, match="held out for test engaged with nothing"):
+        split(nobody, out=tmp_path / "u", config=SplitConfig(by="user"))
+
+
+def random_platform(folder, seed):
+    """A small log with equal times, events without one, views, notes that the dataset doesn't have, and notes created at once."""
+    rng = random.Random(seed)
+    notes = rng.randrange(8, 16)
+    created = [rng.randrange(6) for _ in range(notes)]
+    events = []
+    for _ in range(rng.randrange(60, 200)):
+        note, user = rng.randrange(notes + 1), f"u{rng.randrange(rng.choice([3, 12])):02d}"
+        minute = ([*created, 0][note] + rng.randrange(4)) * DAY  # midnights, when notes are created too
+        time = None if rng.random() < 0.01 else minute
+        events.append((user, f"n{note:02d}", time, rng.choice(["view", "click", "click", "save"])))
+    return (
+        make_dataset(folder, note_ids(notes), events, created=created),
+        events,
+        dict(zip(note_ids(notes), created, strict=True)),
+    )
+
+
+@pytest.mark.parametrize("by", ["random", "time", "user"])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 10**9))
+def test_no_list_and_no_training_knows_what_is_hidden_from_it(tmp_path, by, seed):
+    """Training's log, every count, and every list are those of a log in which what is hidden never happened."""
+    place = tmp_path / str(seed)
+    place.mkdir(exist_ok=True)
+    data, events, created = random_platform(place / "data", seed)
+    config = SplitConfig(by=by, min_support=1 + seed % 2, seed=seed % 5, cold=0.25, valid=0.15, top=3)
+    try:
+        summary = split(data, out=place / "s", config=config)
+    except InputError:  # too little is left to ask for
+        reject()
+    train, lists, parts = read(place / "s")
+    part = people_of(config) if by == "user" else None
+    first = {name: min((created[n] for n in ids), default=None) for name, ids in parts.items()}
+
+    def early(event, day):
+        return by != "time" or (event[2] is not None and event[2] < day * DAY)
+
+    def of(event, name):
+        return part is None or part(event[0]) == name
+
+    old = [event for event in events if event[1] not in parts["valid"] | parts["test"]]
+    mine = [event for event in old if of(event, "train")]
+    seen = [event for event in mine if early(event, min(day for day in first.values() if day is not None))]
+    rows = train.engagement().with_columns(minute=(pl.col("timestamp") - START).dt.total_minutes())
+    assert rows.select("user_id", "note_id", "minute", "action").rows() == seen
+    undated = sum(event[2] is None for event in mine) if by == "time" else 0
+    assert (summary.events_of_held_people, summary.events_undated) == (len(old) - len(mine), undated)
+    assert summary.events_too_late == len(mine) - len(seen) - undated
+    for name in ("valid", "test"):
+        assert getattr(summary, f"events_on_{name}") == sum(event[1] in parts[name] for event in events)
+
+    views = {
+        "valid": [e for e in events if e[1] not in parts["test"] and early(e, first["test"]) and of(e, "valid")],
+        "test": [event for event in events if of(event, "test")],
+    }
+    assert (summary.valid_events, summary.test_events) == (len(views["valid"]), len(views["test"]))
+    everything = set(created)
+    asked = {
+        "valid-pairs": ("valid", parts["valid"], everything - parts["test"], "cosine"),
+        "test-pairs": ("test", parts["test"], everything, "cosine"),
+        "test-pairs-warm": ("test", everything - parts["valid"] - parts["test"], parts["test"], "cosine"),
+        "test-pairs-paper": ("test", parts["test"], parts["test"], "notellm"),
+    }
+    for name, (reader, anchors, candidates, weighting) in asked.items():
+        if not any(event[3] != "view" for event in views[reader]):
+            assert not lists[name].height
+            continue
+        alone = make_dataset(place / name / "data", sorted(everything), views[reader])
+        expected = relevant(
+            Log(Dataset(alone)),
+            anchors=pl.Series(sorted(anchors), dtype=pl.String),
+            candidates=pl.Series(sorted(candidates), dtype=pl.String),
+            weighting=weighting,
+            top=config.top,
+            min_support=config.min_support,
+        )
+        assert lists[name].equals(expected)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from noterec.config import ImagesConfig, NegativesConfig, TasksConfig, TrainConfig, VisionConfig
-from noterec.engagement.pairs import load_pairs
+from noterec.engagement.table import load_pairs
 from noterec.errors import ArtefactError, ConfigError, InputError
 from noterec.model.backbone import Backbone
 from noterec.model.encoder import NoteEncoder

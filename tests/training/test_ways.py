@@ -16,7 +16,7 @@ import torch
 
 from noterec import schema, storage
 from noterec.config import LoraConfig, NegativesConfig, PromptConfig, TasksConfig, TrainConfig
-from noterec.engagement.pairs import load_pairs
+from noterec.engagement.table import load_pairs
 from noterec.errors import ConfigError, DivergenceError, InputError
 from noterec.model.encoder import NoteEncoder
 from noterec.model.inputs import Inputs

@@ -1,0 +1,32 @@
+"""How the inner loops of counting are compiled: by numba, without the interpreter's lock, kept on disk for the next process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar, cast
+
+import numba
+
+from noterec.storage import value_hash
+
+F = TypeVar("F", bound=Callable[..., object])
+
+# numba keeps a compiled function until its own file changes, though it contains what it calls from other files. So its name on
+# disk says of which state of this folder it is.
+_SOURCES = value_hash(
+    sorted([file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in Path(__file__).parent.glob("*.py"))
+)
+
+
+def compiled(function: F) -> F:
+    """Compile a function at its first call; it may then run in several threads at once.
+
+    The result is kept beside the module, or in the user's cache (NUMBA_CACHE_DIR moves it). Where neither can be written, as
+    in a read-only container, every process compiles again, which takes seconds.
+    """
+    function.__qualname__ += f"_{_SOURCES}"
+    try:
+        return cast(F, numba.njit(function, nogil=True, cache=True))
+    except RuntimeError:  # numba found no folder that it may write
+        return cast(F, numba.njit(function, nogil=True))

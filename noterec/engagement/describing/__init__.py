@@ -1,0 +1,1 @@
+"""What pairs look like, so that bounds, weighting and length are chosen with open eyes."""
