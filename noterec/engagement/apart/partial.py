@@ -1,10 +1,11 @@
 """What passes between the parts of a count, done in other processes or other nights: events, sums and tallies as files.
 
-All are Parquet, written whole or not at all, and hold keys and numbers only: no id of a person or a note.
+All are written whole or not at all, and hold keys and numbers only: no id of a person or a note.
 """
 
 from __future__ import annotations
 
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,6 @@ from noterec.engagement.counting.walking import Sums
 from noterec.errors import InputError
 
 _EVENTS = pa.schema([("person", pa.uint64()), ("note", pa.uint64()), ("time", pa.int64()), ("action", pa.uint8())])
-_SUMS = pa.schema([("anchor", pa.int32()), ("related", pa.int32()), ("support", pa.int32()), ("weight", pa.float64())])
 _COUNTS = ("total", "people", "capped", "rows_capped", "cooccurrences_capped", "events_unknown")
 
 
@@ -33,28 +33,28 @@ def load_events(file: storage.Place) -> Events:
     return Events(person, note.view(np.int64), time, action)
 
 
-def save_sums(file: storage.Place, sums: Sums, begin: int) -> None:
-    """Write the sums of anchors from `begin` on."""
-    sizes = np.diff(sums.ends, prepend=0)
-    anchor = np.repeat(np.arange(begin, begin + len(sizes), dtype=np.int32), sizes)
-    columns = [anchor, sums.related, sums.support, sums.weight]
-    storage.write_table(pa.table(columns, schema=_SUMS), file)
+def save_sums(file: storage.Place, sums: Sums) -> None:
+    """Write the sums of some anchors; not compressed, as they are read and written as a whole every night."""
+    with storage.atomic_write(file) as opened:
+        np.savez(opened, **sums._asdict())
 
 
-def load_sums(file: storage.Place, begin: int, end: int) -> Sums:
-    """Read the sums of the anchors [begin, end).
+def load_sums(file: storage.Place, anchors: int) -> Sums:
+    """Read the sums of A anchors; those that the file doesn't have yet have none.
 
     Raises:
-        InputError: there are others in the file.
+        InputError: the file is damaged, or of more anchors.
     """
-    table = storage.read_table(file)
-    anchor, related, support, weight = (table[name].to_numpy() for name in _SUMS.names)
-    if len(anchor) and not begin <= anchor.min() <= anchor.max() < end:
-        raise InputError(
-            f"{file}: holds sums of the anchors {anchor.min()} to {anchor.max()}; expected {begin} to {end}"
-        )
-    ends = np.cumsum(np.bincount(anchor - begin, minlength=end - begin))
-    return Sums(ends.astype(np.int64), related, support, weight)
+    try:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
+            found = Sums(*(arrays[name] for name in Sums._fields))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"{file}: damaged ({error}); remove its folder, and everything is counted anew") from error
+    if len(found.ends) > anchors:
+        raise InputError(f"{file}: holds sums of {len(found.ends)} anchors; expected at most {anchors}")
+    ends = np.full(anchors, len(found.related), np.int64)
+    ends[: len(found.ends)] = found.ends
+    return found._replace(ends=ends)
 
 
 def no_sums(anchors: int) -> Sums:

@@ -172,7 +172,7 @@ def count_people(folder: str | os.PathLike[str], part: int) -> Tally:
             begin, end = plan.block(number)
             walked = int(costs[begin:end].sum())
             sums = count_sums(histories, begin, end, walked, space)
-            save_sums(work / "sums" / f"anchors-{number:05d}" / f"people-{part:05d}.parquet", sums, begin)
+            save_sums(work / "sums" / f"anchors-{number:05d}" / f"people-{part:05d}.npz", sums)
             bar.advance(walked)
     save_tally(work / "tally" / f"people-{part:05d}.parquet", tally)
     return tally
@@ -196,7 +196,7 @@ def merge_anchors(folder: str | os.PathLike[str], part: int) -> pl.DataFrame:
         total += tally.total
     begin, end = plan.block(part)
     sums = [
-        load_sums(work / "sums" / f"anchors-{part:05d}" / f"people-{people:05d}.parquet", begin, end)
+        load_sums(work / "sums" / f"anchors-{part:05d}" / f"people-{people:05d}.npz", end - begin)
         for people in range(plan.people)
     ]
     known = Notes(norms, total, np.arange(len(notes), dtype=np.int32))

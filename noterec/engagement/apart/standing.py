@@ -3,7 +3,7 @@
 state.json                                what counts; written last, so that a run that died leaves the night before
 day-<day>-<run>/people-<part>.parquet     the events of a day, keys of people and notes
 keys-<run>.parquet                        the key of each note, by its code; codes are given in the order in which notes come up
-sums-<run>/anchors-<begin>.parquet        of each pair of notes, what everyone in the window adds
+sums-<run>/anchors-<begin>.npz            of each pair of notes, what everyone in the window adds
 tally-<run>.parquet                       the notes' own sums
 """
 
@@ -139,7 +139,7 @@ class Standing:
         """What everyone adds for the anchors [begin, end), of which the last may be new."""
         for (begin, _), name in self.blocks.items():
             if begin == block[0]:
-                return load_sums(self.folder / name, *block)
+                return load_sums(self.folder / name, block[1] - block[0])
         return no_sums(block[1] - block[0])
 
     def grown(self, notes: int) -> list[Block]:

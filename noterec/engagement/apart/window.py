@@ -306,13 +306,14 @@ class Night:
 
         def merge(block: Block, space: Scratch) -> Strongest:
             added = changes.read(block)
-            sums = merge_sums([self.before.sums(block), *added], space)
             name = self.before.blocks.get(block)
-            if name is None or any(len(part.related) for part in added):
-                name = f"sums-{self.now.run}/anchors-{block[0]:08d}.parquet"
-                save_sums(self.now.folder / name, sums, block[0])
-            names[block] = name
-            return merge_strongest([sums], block[0], notes, search.rule, space)
+            if name is not None and not any(len(part.related) for part in added):
+                names[block] = name
+                return merge_strongest([self.before.sums(block)], block[0], notes, search.rule, space)
+            names[block] = f"sums-{self.now.run}/anchors-{block[0]:08d}.npz"
+            sums, found = merge_sums([self.before.sums(block), *added], block[0], notes, search.rule, space)
+            save_sums(self.now.folder / names[block], sums)
+            return found
 
         return joined(search.over(list(changes.places), None, merge), search.rule.top), names
 

@@ -107,12 +107,12 @@ def merge_strongest(parts: list[Sums], begin: int, notes: Notes, rule: Rule, spa
     return Strongest(*_merge_strongest(*_stacked(parts), begin, notes, rule, space))
 
 
-def merge_sums(parts: list[Sums], space: Scratch) -> Sums:
-    """What parts add up to together, without entries that nobody supports any more and whose weight is 0 but for rounding."""
-    joined = _stacked(parts)
-    ends, related, support, weight = _merge_sums(*joined, space)
+def merge_sums(parts: list[Sums], begin: int, notes: Notes, rule: Rule, space: Scratch) -> tuple[Sums, Strongest]:
+    """What parts add up to together, without entries that nobody supports any more, and the strongest as `merge_strongest`."""
+    found = _merge_sums(*_stacked(parts), begin, notes, rule, space)
+    ends, related, support, weight = found[:4]
     size = int(ends[-1]) if len(ends) else 0
-    return Sums(ends, related[:size].copy(), support[:size].copy(), weight[:size].copy())
+    return Sums(ends, related[:size], support[:size], weight[:size]), Strongest(*found[4:])
 
 
 def _stacked(parts: list[Sums]) -> tuple[Ints, Ints, Places, Places, Floats]:
@@ -211,16 +211,23 @@ def _count_strongest(
 
 @compiled
 def _emit(count: int, space: Scratch, at: int, related: Places, support: Places, weight: Floats) -> int:
-    """Write the touched notes from `at` on, and clear the scratch; returns where the next entry goes."""
-    sums, touched, used = space
+    """Write the touched notes from `at` on, unless rounding is all that is left of them; returns where the next entry goes."""
+    sums, touched, _ = space
     for i in range(count):
         other = touched[i]
         if np.rint(sums[other, 1]) != 0 or abs(sums[other, 0]) > NOTHING:
             related[at], support[at], weight[at] = other, np.rint(sums[other, 1]), sums[other, 0]
             at += 1
-        sums[other, 0] = sums[other, 1] = 0.0
-        used[other] = False
     return at
+
+
+@compiled
+def _clear(count: int, space: Scratch) -> None:
+    """Leave the scratch as it was."""
+    sums, touched, used = space
+    for i in range(count):
+        sums[touched[i], 0] = sums[touched[i], 1] = 0.0
+        used[touched[i]] = False
 
 
 @compiled
@@ -231,7 +238,9 @@ def _count_sums(
     related, support, weight = np.empty(size, np.int32), np.empty(size, np.int32), np.empty(size, np.float64)
     at = 0
     for anchor in range(begin, end):
-        at = _emit(_walk(histories, anchor, space), space, at, related, support, weight)
+        count = _walk(histories, anchor, space)
+        at = _emit(count, space, at, related, support, weight)
+        _clear(count, space)
         ends[anchor - begin] = at
     return ends, related, support, weight
 
@@ -282,14 +291,28 @@ def _merge_strongest(
 
 @compiled
 def _merge_sums(
-    begins: Ints, ends: Ints, related: Places, support: Places, weight: Floats, space: Scratch
-) -> tuple[Ints, Places, Places, Floats]:
+    begins: Ints,
+    ends: Ints,
+    related: Places,
+    support: Places,
+    weight: Floats,
+    begin: int,
+    notes: Notes,
+    rule: Rule,
+    space: Scratch,
+) -> tuple[Ints, Places, Places, Floats, Places, Places, Scores, Ints]:
     size = ends.shape[1]
+    kept, dropped = np.zeros(size, np.int32), np.zeros(3, np.int64)
+    best, scores = np.empty(size * rule.top, np.int32), np.empty(size * rule.top, np.float32)
     out_ends = np.empty(size, np.int64)
     out = np.empty(len(related), np.int32), np.empty(len(related), np.int32), np.empty(len(related), np.float64)
-    at = 0
+    entry = 0
     for column in range(size):
+        at = column * rule.top
         count = _add(begins, ends, related, support, weight, column, space)
-        at = _emit(count, space, at, out[0], out[1], out[2])
-        out_ends[column] = at
-    return out_ends, out[0], out[1], out[2]
+        entry = _emit(count, space, entry, out[0], out[1], out[2])
+        out_ends[column] = entry
+        kept[column] = settle(
+            begin + column, count, space, notes, rule, best[at : at + rule.top], scores[at : at + rule.top], dropped
+        )
+    return out_ends, out[0], out[1], out[2], kept, best, scores, dropped
