@@ -31,10 +31,11 @@ from noterec import storage
 from noterec.config import load
 from noterec.embedding.engine import embed
 from noterec.embedding.intake import cache_root
+from noterec.engagement.counting.keys import DatasetNotes
 from noterec.engagement.counting.log import Log
+from noterec.engagement.describing.reach import people_per_note
 from noterec.engagement.pairs import relevant
 from noterec.engagement.table import write_pairs
-from noterec.evaluation.baselines import training_clicks
 from noterec.evaluation.lineup import lineup
 from noterec.evaluation.protocol import Catalogue
 from noterec.notes.dataset import Dataset
@@ -145,7 +146,7 @@ class Seed:
             return
         arms, clicks = {}, None
         if name == "popularity":
-            clicks = training_clicks(catalogue.ids, Dataset(self.held / "train").engagement(engaged=True))
+            clicks = people_per_note(Dataset(self.held / "train"), DatasetNotes(catalogue.ids))
         if name not in BUILTIN:
             arms = {f"row-{name}": self.embeddings(name)}
         config = noterec.EvaluateConfig(builtin=[name] if name in BUILTIN else [], fuse=False)

@@ -2,9 +2,10 @@
 
     python benchmarks/window.py --folder runs/window --events 4e6
 
-A synthetic log of 28 days and a few nights more: every person is there on some days (--active-days), with 25 events in 28 days, on notes
-of Zipf popularity. The first call builds the state; then, for each further night, the day's file is added and both ways run in processes
-of their own. Their tables must agree: the same pairs, scores within 1e-6. The fewer people come on a day, the fewer are counted again.
+A synthetic log of 28 days and a few nights more: every person is there on some days (--active-days), with 25 events in 28 days, on
+notes of Zipf popularity. The first call builds the state; then, for each further night, the day's file is added and both ways run
+in processes of their own. Their tables must agree: the same pairs, scores within 1e-6. The fewer people come on a day, the fewer
+are counted again.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ def main() -> None:
         print(json.dumps(call(*given.run, given.weighting)))
         return
     lines = [
-        "| active days of 28 | night | people counted again | kept: s | anew: s | anew / kept | kept: peak MiB | anew: peak MiB | state, MB |",
+        "| active days of 28 | night | people counted again | kept: s | anew: s | anew / kept | kept: peak MiB | anew: peak MiB | "
+        "state, MB |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for active in given.active_days:
@@ -64,8 +66,9 @@ def main() -> None:
             same(work)
             size = sum(file.stat().st_size for file in (work / "state").rglob("*") if file.is_file()) / 1e6
             lines.append(
-                f"| {active} | {night or 'first'} | {kept['changed'] / kept['users']:.0%} | {kept['seconds']:.1f} | {anew['seconds']:.1f} | "
-                f"{anew['seconds'] / kept['seconds']:.2f} | {kept['mib']:,.0f} | {anew['mib']:,.0f} | {size:,.0f} |"
+                f"| {active} | {night or 'first'} | {kept['changed'] / kept['users']:.0%} | {kept['seconds']:.1f} | "
+                f"{anew['seconds']:.1f} | {anew['seconds'] / kept['seconds']:.2f} | {kept['mib']:,.0f} | {anew['mib']:,.0f} | "
+                f"{size:,.0f} |"
             )
             print(lines[-1], flush=True)
     (given.folder / "table.md").write_text("\n".join(lines) + "\n")

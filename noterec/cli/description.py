@@ -29,7 +29,9 @@ def show(found: PairsDescription, mined: PairsSummary | WindowSummary | None, *,
         as_json: one object with both, `mined` null where they weren't.
     """
     if as_json:
-        write(json.dumps({"mined": plain(mined), "description": plain(found)}, ensure_ascii=False, indent=2))
+        record = json.dumps({"mined": plain(mined), "description": plain(found)}, ensure_ascii=False, indent=2)
+        # Unchanged for whoever reads it, and harmless on a terminal.
+        write("".join(char if clean(char) == char else f"\\u{ord(char):04x}" for char in record))
         return
     if mined is not None:
         summary(mined, as_json=False)
@@ -91,7 +93,7 @@ def _popularity(found: PairsDescription) -> None:
     write()
     _quantiles("people who engaged", {names[name]: of for name, of in popularity.people.items()})
     for top in popularity.top:
-        notes = f"{top.notes:,} notes, {top.least_people:,} people or more"
+        notes = f"{top.notes:,} {'note' if top.notes == 1 else 'notes'}, {top.least_people:,} people or more"
         said = f"of the places in lists; {top.of_engagement:.1%} of all engagement ({notes})"
         _line(f"the most popular {top.share:.0%}", f"{top.of_related:.1%}", said)
     write(f"  {popularity.verdict}")
@@ -125,8 +127,10 @@ def _beside(agreement: Agreement) -> str:
 def one_line(text: object, width: int) -> str:
     """A text of a stranger as so many terminal cells: on one line, without control characters, cut or filled with spaces."""
     flat = clean(" ".join(str(text).split()))
-    cut = set_cell_size(flat, width)
-    return cut if cut.rstrip() == flat else set_cell_size(flat, width - 1) + "…"
+    # Characters without a width of their own may be many: four to a cell are enough for every script and most emoji.
+    short = flat[: 4 * width]
+    cut = set_cell_size(short, width)
+    return cut if cut.rstrip() == flat else set_cell_size(short, width - 1) + "…"
 
 
 def _sample(anchors: tuple[NoteLine, ...]) -> None:

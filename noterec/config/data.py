@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import pydantic
 from pydantic import Field
@@ -45,6 +45,19 @@ class ImagesConfig(Settings):
 
 
 Weighting = Literal["notellm", "count", "cosine", "lift", "pmi", "npmi", "swing"]
+
+
+def _size(given: object, read: pydantic.ValidatorFunctionWrapHandler) -> object:
+    try:
+        size = read(given)
+    except pydantic.ValidationError:
+        size = 0
+    if size < 1:
+        raise ValueError("expected a size with its unit, such as 500MB or 2GB")
+    return size
+
+
+Memory = Annotated[pydantic.ByteSize, pydantic.WrapValidator(_size)]
 MEMORY = Field(
     "1GB",
     validate_default=True,
@@ -85,7 +98,17 @@ class PairsConfig(Settings):
     swing_people: int = Field(
         200, ge=2, description="swing: people looked at per note, chosen by a hash where there are more"
     )
-    memory: pydantic.ByteSize = MEMORY
+    memory: Memory = MEMORY
+
+    @pydantic.model_validator(mode="after")
+    def _bounds_leave_something(self) -> Self:
+        lower = -math.inf if self.lower is None else self.lower
+        upper = math.inf if self.upper is None else self.upper
+        if not lower <= upper:  # nor where one is no number
+            raise ValueError(
+                f"lower is {self.lower} and upper is {self.upper}, which no score is between; swap or raise them"
+            )
+        return self
 
     @pydantic.field_validator("actions")
     @classmethod
@@ -130,7 +153,7 @@ class SplitConfig(Settings):
     top: int = Field(10, ge=1, description="relevant notes per query")
     min_support: int = Field(2, ge=1, description="people who must share a relevant pair")
     max_notes_per_user: int = Field(1000, ge=2, description="as in pairs; for the relevant notes only")
-    memory: pydantic.ByteSize = MEMORY
+    memory: Memory = MEMORY
     seed: int = Field(0, ge=0)
 
     @pydantic.model_validator(mode="after")

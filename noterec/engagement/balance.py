@@ -17,6 +17,22 @@ def first_step(category: pl.Expr) -> pl.Expr:
     return pl.when(step != "").then(step)
 
 
+def check_categories(category: pl.DataFrame, *, per_pair: int) -> None:
+    """That there is something to balance by, before a log is counted for it.
+
+    Args:
+        category, per_pair: as in `balanced`.
+
+    Raises:
+        InputError: no note has a category.
+    """
+    if not category.select(first_step(pl.col("category")).is_not_null().any()).item():
+        raise InputError(
+            f"per_category_pair={per_pair}: none of {category.height} notes has a category; expected the notes' `category`: "
+            "import it with --map category=COLUMN, or leave per_category_pair out"
+        )
+
+
 def balanced(table: pl.DataFrame, category: pl.DataFrame, *, per_pair: int) -> tuple[pl.DataFrame, dict[str, int]]:
     """Keep at most so many pairs of each ordered combination of (category of the anchor, category of the related note).
 
@@ -37,12 +53,8 @@ def balanced(table: pl.DataFrame, category: pl.DataFrame, *, per_pair: int) -> t
     Raises:
         InputError: no note has a category.
     """
+    check_categories(category, per_pair=per_pair)
     steps = category.select("note_id", step=first_step(pl.col("category")))
-    if steps["step"].null_count() == steps.height:
-        raise InputError(
-            f"per_category_pair={per_pair}: none of {steps.height} notes has a category; expected the notes' `category`: import "
-            "it with --map category=COLUMN, or leave per_category_pair out"
-        )
     # Numbers instead of names: a join on null finds nothing, and a table of pairs is long. 0 = no category.
     numbered = steps.select("note_id", step=pl.col("step").rank("dense").fill_null(0))
     placed = (

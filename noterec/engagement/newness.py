@@ -139,6 +139,7 @@ def _sizes(notes: int, config: SplitConfig, data: Dataset) -> tuple[int, int]:
     if test < 1 or (config.valid > 0 and valid < 1) or test + valid >= notes:
         raise InputError(
             f"{data.path}: {notes} notes give {test} test, {valid} valid and {notes - test - valid} train notes with "
-            f"cold={config.cold} and valid={config.valid}; expected at least one of each: bring more notes"
+            f"cold={config.cold} and valid={config.valid}; expected at least one of each: hold out another share, or "
+            "bring more notes"
         )
     return test, valid

@@ -13,7 +13,7 @@ import polars as pl
 import pydantic
 
 from noterec.config import PairsConfig, Weighting
-from noterec.engagement.balance import balanced
+from noterec.engagement.balance import balanced, check_categories
 from noterec.engagement.counting.log import Log
 from noterec.engagement.counting.mining import mine
 from noterec.engagement.table import write_pairs
@@ -81,16 +81,20 @@ def pairs(
 
     Raises:
         InputError: no engagement, a window on a log without real times, an event without a time in more than 5 % of the
-            log.
+            log; no note has a category to balance by.
         NoPairsError: no pair is left after the rules.
     """
     config = config or PairsConfig()
     with stage("pairs") as record:
         data = Dataset(dataset)
+        category = None
+        if config.per_category_pair is not None:
+            category = data.notes(["category"])
+            check_categories(category, per_pair=config.per_category_pair)
         mined = mine(Log(data), data.note_ids, config)
         table, counts = mined.table, mined.counts
-        if config.per_category_pair is not None:
-            table, cut = balanced(table, data.notes(["category"]), per_pair=config.per_category_pair)
+        if category is not None and config.per_category_pair is not None:
+            table, cut = balanced(table, category, per_pair=config.per_category_pair)
             counts["pairs_beyond_balance"] = cut["pairs_beyond_balance"]
         summary = PairsSummary(
             pairs=table.height,

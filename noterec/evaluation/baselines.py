@@ -1,4 +1,4 @@
-"""What the built-in arms know: BM25 over the notes' words, and training clicks."""
+"""What the built-in arm BM25 knows: the notes' words."""
 
 from __future__ import annotations
 
@@ -53,10 +53,3 @@ class Bm25:
         """A function from (Q,) rows of query notes to (Q, C) BM25 scores of the candidates; None = all notes."""
         words = self._words if candidates is None else self._words[:, candidates]
         return lambda queries: np.asarray((self._queries[queries] @ words).toarray(), dtype=np.float32)
-
-
-def training_clicks(note_ids: pl.Series, log: pl.DataFrame) -> Rows:
-    """How many engagements each note has in the training log, people counted once per note: (N,) int64."""
-    counts = log.select("user_id", "note_id").unique().group_by("note_id").len("clicks")
-    found = pl.DataFrame({"note_id": note_ids}).join(counts, on="note_id", how="left", maintain_order="left")
-    return found["clicks"].fill_null(0).cast(pl.Int64).to_numpy()

@@ -17,9 +17,10 @@ import polars as pl
 from noterec import progress, storage
 from noterec.config import EvaluateConfig
 from noterec.embedding.modalities import Views, load_views
+from noterec.engagement.counting.keys import DatasetNotes
+from noterec.engagement.describing.reach import people_per_note
 from noterec.errors import ConfigError, InputError
 from noterec.evaluation.arms import EmbeddingArm, FusionArm, check_names
-from noterec.evaluation.baselines import training_clicks
 from noterec.evaluation.compact import compacted
 from noterec.evaluation.examples import Examples, examples
 from noterec.evaluation.generation import measure_generated
@@ -167,7 +168,7 @@ def _rank(
     found = directions(catalogue, inputs, config)
     clicks = None
     if inputs.engagement is not None:
-        clicks = training_clicks(catalogue.ids, Dataset(inputs.engagement).engagement(engaged=True))
+        clicks = people_per_note(Dataset(inputs.engagement), DatasetNotes(catalogue.ids))
     described: dict[str, dict[str, Any]] = {}
     ranked = lineup(arms, catalogue, clicks, config, described)
     check_one_model(compared, described)

@@ -99,7 +99,7 @@ def _trained(night: Run) -> tuple[Model, str, dict[str, Figure]]:
     held = split(
         config.dataset,
         out=folder / "split",
-        config=SplitConfig(by="time", test_from=test_from, valid_from=valid_from),
+        config=SplitConfig(by="time", test_from=test_from, valid_from=valid_from, memory=config.pairs.memory),
     )
     mined = pairs(folder / "split" / "train", out=folder / "pairs.parquet", config=config.pairs)
     model = home.models / night.name

@@ -1,4 +1,4 @@
-"""`noterec pairs --describe`: what it mines, what it leaves behind, and what hostile notes may do to a terminal: nothing."""
+"""`noterec pairs`: what it refuses before it counts, what it leaves behind, and what hostile notes may do to a terminal."""
 
 from __future__ import annotations
 
@@ -11,26 +11,11 @@ from typing import Any
 import polars as pl
 import pytest
 
-from noterec import cli, storage
+from noterec import storage
 from noterec.cli.description import one_line
 from tests.engagement.logs import make_dataset, note_ids, random_events
 
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def noterec(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command line in this process: (exit code, standard output, standard error)."""
-
-    def run(*arguments: Any) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["noterec", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(stopped.value.code or 0), out, err
-
-    return run
+Run = Callable[..., tuple[int, str, str]]  # tests/cli/conftest.py
 
 
 @pytest.fixture
@@ -86,13 +71,22 @@ def test_json_has_both_parts(noterec: Run, folder: Path, tmp_path: Path) -> None
         (["--pairs", "p", "--describe", "--set", "top=3"], "given with --set"),
         (["--out", "p", "--sample", "3"], "--sample and --seed choose the notes that --describe shows"),
         (["--pairs", "NOWHERE", "--describe"], "NOWHERE: no such file"),
-        (["--describe", "--sample", "-1"], "sample=-1; expected"),
-        (["--describe", "--memory", "much"], "memory: "),
+        (["--describe", "--sample", "-1"], "--sample -1; expected 0 or more"),
+        (["--describe", "--seed", "-1"], "--seed -1; expected 0 or more"),
+        (["--describe", "--memory", "much"], "expected a size with its unit, such as 500MB or 2GB (given: 'much')"),
+        (["--describe", "--memory", "-5GB"], "expected a size with its unit"),
+        (["--describe", "--memory", "10"], "memory is 10 bytes; expected 1MB or more"),
+        (["--describe", "--set", "memory=1000"], "memory is 1,000 bytes; expected 1MB or more"),
+        (["--describe", "--lower", "5", "--upper", "1"], "lower is 5.0 and upper is 1.0, which no score is between"),
+        (["--describe", "--lower", "nan"], "lower is nan"),
+        (["--out", "."], "--out . is a folder; expected the file to write"),
+        (["--out", "mine/notes/a.parquet"], "is among the tables of the dataset; give another place"),
+        (["--out", "mine/engagement/deep/p.parquet"], "is among the tables of the dataset"),
         (["--describe", "--half-life-days", "0"], "half_life_days: "),
         (["--describe", "--per-category-pair", "0"], "per_category_pair: "),
     ],
 )
-def test_what_does_not_go_together_is_one_line(
+def test_what_cannot_be_done_is_said_in_one_line_and_changes_nothing(
     noterec: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -101,6 +95,41 @@ def test_what_does_not_go_together_is_one_line(
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert said in err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_nothing_is_counted_for_a_balance_without_categories(
+    noterec: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("noterec.engagement.pairs.mine", None)
+    folder = make_dataset(tmp_path / "d", note_ids(8), random_events(3, users=20, notes=8))
+    code, _, err = noterec("pairs", folder, "--out", tmp_path / "p", "--per-category-pair", 5)
+    assert code == 2
+    assert "none of 8 notes has a category; expected" in err
+
+
+def test_a_state_gives_what_a_count_gives(noterec: Run, folder: Path, tmp_path: Path) -> None:
+    state = ["--state", tmp_path / "state"]
+    code, out, _ = noterec("pairs", folder, "--out", tmp_path / "p", *state, "--window-days", 7, "--describe")
+    assert code == 0
+    assert out.index("events entered") < out.index("in both directions")
+    again = json.loads(noterec("pairs", folder, "--out", tmp_path / "q", *state, "--window-days", 7, "--json")[1])
+    assert (again["events_entered"], again["events_read"], again["anew"]) == (0, 0, "")
+    other = json.loads(noterec("pairs", folder, "--out", tmp_path / "r", *state, "--weighting", "npmi", "--json")[1])
+    assert "settings" in other["anew"]
+    noterec("pairs", folder, "--out", tmp_path / "alone", "--window-days", 7)
+    alone = pl.read_parquet(tmp_path / "alone")
+    assert pl.read_parquet(tmp_path / "p").equals(alone)
+    assert pl.read_parquet(tmp_path / "q").equals(alone)
+    assert not pl.read_parquet(tmp_path / "r").equals(alone)
+
+
+def test_what_a_state_cannot_keep_is_said(noterec: Run, folder: Path, tmp_path: Path) -> None:
+    code, out, err = noterec(
+        "pairs", folder, "--out", tmp_path / "p", "--state", tmp_path / "s", "--weighting", "swing"
+    )
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "leave the state out" in err
+    assert not (tmp_path / "p").exists()
 
 
 HOSTILE = "[red]x[/red]\x1b[31m\x1b]0;owned\x07\r\n\t\u202egnp.exe\u2028 \x9b2J" + "界" * 80
@@ -124,6 +153,15 @@ def test_hostile_notes_stay_text(noterec: Run, tmp_path: Path) -> None:
     assert max(map(len, out.split("\n"))) < 140
 
 
+def test_hostile_notes_are_whole_in_json_and_harm_no_terminal(noterec: Run, tmp_path: Path) -> None:
+    events = random_events(3, users=20, notes=8, events=200, actions=("click",))
+    folder = make_dataset(tmp_path / "d", note_ids(8), events, title=[HOSTILE + "\x7f\n"] * 8)
+    out = noterec("pairs", folder, "--describe", "--json", "--sample", 1)[1]
+    assert json.loads(out)["description"]["sample"][0]["title"] == HOSTILE + "\x7f\n"
+    assert "界" in out
+    assert not set("\x1b\x07\u202e\x9b\x7f\r\t") & set(out)
+
+
 def test_a_text_takes_as_many_cells_as_it_may() -> None:
     assert one_line("tea", 5) == "tea  "
     assert one_line("teapot", 5) == "teap…"
@@ -135,6 +173,11 @@ def test_a_text_takes_as_many_cells_as_it_may() -> None:
 def test_a_text_that_ends_in_a_wide_character_is_marked_as_cut() -> None:
     assert one_line("a界界", 4) == "a界…"
     assert one_line("", 3) == "   "
+
+
+def test_a_text_of_marks_without_width_is_cut() -> None:
+    assert one_line("e" + "\u0301" * 100_000, 5) == "e" + "\u0301" * 19 + "   …"
+    assert len(one_line("👩\u200d👧" * 10_000, 5)) <= 21
 
 
 @pytest.mark.parametrize("settings", [{"config": "text"}, {"config": None}, {}, {"config": {"top": {"a": 1}}}])

@@ -125,9 +125,11 @@ class Page:
                     target.write_text(block.text + "\n", encoding="utf-8")
                 elif block.language == "python":
                     first = next((line for line in block.text.splitlines() if line and "import" not in line), "")
-                    yield self._timed(
-                        f"{self.name}:{block.line}", f"(python) {first}", [sys.executable, "-c", block.text]
-                    )
+                    where, text = f"{self.name}:{block.line}", f"(python) {first}"
+                    if reason := self.rules.skipped(self.name, block.text):
+                        yield Done(where, text, "skipped", 0.0, reason)
+                    else:
+                        yield self._timed(where, text, [sys.executable, "-c", block.text])
                 for command in block.commands():
                     yield self._command(command)
         finally:

@@ -76,6 +76,15 @@ def test_a_page_runs_in_order_and_says_what_failed(tmp_path: Path, monkeypatch: 
     assert len(known.unused()) == 1 and "never met" in known.unused()[0]
 
 
+def test_a_python_block_is_skipped_by_how_it_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "REPOSITORY", tmp_path)
+    (tmp_path / "page.md").write_text("```python\nimport cluster\n\ncluster.go()\n```\n\n```python\nimport os\n```\n")
+    known = rules(tmp_path, skip=[{"command": "import cluster", "why": "needs a cluster"}])
+    done = list(run.Page(tmp_path / "page.md", tmp_path, {"PATH": "/usr/bin:/bin"}, known).run())
+    assert [(d.result, d.says) for d in done] == [("skipped", "needs a cluster"), ("ok", "")]
+    assert known.unused() == []
+
+
 def test_an_exception_needs_a_reason(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no reason"):
         rules(tmp_path, skip=[{"command": "make"}])

@@ -241,6 +241,8 @@ def test_the_sample_follows_its_seed(tmp_path):
     assert describe_pairs(folder, path, sample=0).sample == ()
     with pytest.raises(InputError, match="sample=-1; expected"):
         describe_pairs(folder, path, sample=-1)
+    with pytest.raises(InputError, match="seed=-1; expected"):
+        describe_pairs(folder, path, seed=-1)
 
 
 def test_a_description_is_json(small):
@@ -289,6 +291,21 @@ def test_nothing_is_said_where_nothing_speaks_for_it():
 def test_a_figure_out_of_line_is_named(given, expected):
     assert expected in said(**given)
     assert " | " not in said(**given)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, "lower min_support or widen the bounds or bring a longer log"),
+        ({"weighting": "cosine", "min_support": 2}, "lower min_support or bring a longer log"),
+        ({"weighting": "cosine", "min_support": 1, "lower": 0.1}, "related: widen the bounds or bring a longer log"),
+        ({"weighting": "pmi", "min_support": 1}, "related: widen the bounds or bring a longer log"),
+        ({"weighting": "cosine", "min_support": 1}, "related: bring a longer log"),
+    ],
+)
+def test_only_what_the_settings_leave_open_is_advised(settings, expected):
+    left_out = dataclasses.replace(WELL, with_more_people=40)
+    assert said(coverage=left_out, settings=settings).endswith(expected)
 
 
 def test_the_verdict_is_about_popularity_beyond_chance():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections import defaultdict
 
@@ -16,7 +17,12 @@ from scipy import sparse
 
 from noterec import schema, storage
 from noterec.config import PairsConfig
+from noterec.engagement.counting import events, histories, mining
+from noterec.engagement.counting.compiled import interruptible
+from noterec.engagement.counting.keys import NoteCodes, keys
 from noterec.engagement.counting.log import Log
+from noterec.engagement.counting.searching import Search
+from noterec.engagement.counting.walking import Rule
 from noterec.engagement.pairs import pairs, relevant
 from noterec.engagement.table import load_pairs
 from noterec.errors import InputError
@@ -181,7 +187,7 @@ def test_directional_score_agrees_with_the_definition(scratch, seed, min_support
 
 
 @pytest.mark.parametrize("weighting", ["notellm", "count", "cosine", "lift", "pmi", "npmi"])
-@pytest.mark.parametrize("memory", [500, 5_000, 20_000])
+@pytest.mark.parametrize("memory", [1, 500, 20_000])
 def test_little_memory_gives_the_same_pairs(tmp_path, weighting, memory):
     """Many parts and groups of people, whose sums go through a file and come together again."""
     folder = make_dataset(tmp_path / "d", note_ids(20), random_events(3, events=600))
@@ -189,6 +195,101 @@ def test_little_memory_gives_the_same_pairs(tmp_path, weighting, memory):
     again, _, pieces = mine(folder, tmp_path, weighting=weighting, memory=memory)
     assert again == summary
     assert pieces.equals(whole)
+
+
+@pytest.mark.parametrize("memory", [5_000, 1_000_000_000])
+def test_people_beyond_what_one_group_can_number_are_counted_in_the_next(tmp_path, monkeypatch, memory):
+    folder = make_dataset(tmp_path / "d", note_ids(20), random_events(3, events=600))
+    summary, _, whole = mine(folder, tmp_path)
+    for module in (histories, mining, events):
+        monkeypatch.setattr(module, "MOST_ROWS", 150)
+    again, _, pieces = mine(folder, tmp_path, memory=memory)
+    assert again == summary
+    assert pieces.equals(whole)
+    monkeypatch.setattr(histories, "MOST_ROWS", 20)
+    with pytest.raises(InputError, match="events of one part of the people; expected at most 20"):
+        mine(folder, tmp_path)
+
+
+def test_people_with_one_note_count_but_take_no_room(tmp_path):
+    events = [(u, n, 1) for u in "uvw" for n in "ab"] + [(f"s{i}", "a", 1) for i in range(13)]
+    data = Dataset(make_dataset(tmp_path / "d", "ab", events))
+    summary, score, _ = mine(data.path, tmp_path)
+    assert summary.users == 16
+    assert score == pytest.approx({("a", "b"): 3 / math.sqrt(16 * 3), ("b", "a"): 3 / math.sqrt(16 * 3)})
+    notes, tally = NoteCodes(keys(pa.array(["a", "b"]))), histories.Tally(np.zeros(2))
+    builder = histories.HistoryBuilder(notes, len(events), histories.Rules(False, 0.0), tally)
+    codes = np.array([ord(n) - ord("a") for _, n, _ in events])
+    moments, clicks = np.zeros(len(events), np.int64), np.full(len(events), 2, np.uint8)
+    builder.add(histories.Events(keys(pa.array([u for u, _, _ in events])), codes, moments, clicks))
+    assert len(builder.build().share) == 3
+
+
+def test_any_top_is_as_good_as_all(tmp_path):
+    folder = make_dataset(tmp_path / "d", note_ids(20), random_events(3, events=600))
+    assert mine(folder, tmp_path, top=10**12)[2].equals(mine(folder, tmp_path, top=20)[2])
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("where", ["work", "take"])
+def test_after_an_error_no_block_is_begun_and_none_runs_on(error, where):
+    search = Search(100, Rule(0, 1, np.float32(0), np.float32(1), 1), 10**9, "test")
+    search.threads = 2
+    begun, ended = [], []
+
+    def work(block, space):
+        begun.append(block)
+        time.sleep(0.02)
+        if where == "work" and block == (3, 4):
+            raise error
+        ended.append(block)
+        return block
+
+    def take(block, result):
+        assert block == result == (len(taken), len(taken) + 1)
+        taken.append(block)
+        if where == "take" and block == (3, 4):
+            raise error
+
+    taken = []
+    with pytest.raises(error):
+        search.over([(i, i + 1) for i in range(100)], None, work, take)
+    assert len(taken) in (3, 4)
+    assert len(begun) < 10
+    assert len(ended) >= len(begun) - 1
+    begun.clear()
+    time.sleep(0.05)
+    assert not begun
+
+
+def test_an_interrupt_in_compiled_code_is_one(tmp_path):
+    """The signal is handled when the compiled call returns, which by itself makes a SystemError of it."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    ids = pa.array([f"u{i}" for i in range(300_000)])
+    some = histories.Events(
+        keys(ids), np.zeros(300_000, np.int64), np.zeros(300_000, np.int64), np.full(300_000, 2, np.uint8)
+    )
+    notes = NoteCodes(keys(pa.array(["a"])))
+
+    def fold():
+        tally = histories.Tally(np.zeros(1))
+        histories.HistoryBuilder(notes, len(some), histories.Rules(False, 0.0), tally).add(some)
+
+    fold()
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for seconds in (0.03, 0.04, 0.05, 0.06):
+            with pytest.raises(KeyboardInterrupt), interruptible():
+                signal.setitimer(signal.ITIMER_REAL, seconds)
+                while True:
+                    fold()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    with pytest.raises(SystemError, match="another"), interruptible():
+        raise SystemError("another")
 
 
 def test_same_events_in_any_order_and_any_files_give_the_same_bytes(tmp_path):
@@ -336,6 +437,15 @@ def test_the_file_knows_its_origin(tmp_path):
 
 
 # ---- relevant, load_pairs --------------------------------------------------------------------------------------------
+
+
+def test_what_two_people_share_beside_the_candidates_counts_in_swing(tmp_path):
+    data = Dataset(make_dataset(tmp_path / "d", note_ids(20), random_events(9, events=500)))
+    anchors, candidates = pl.Series(["n03", "n07"]), pl.Series(["n00", "n01", "n02", "n03"])
+    some = as_dict(relevant(Log(data), anchors=anchors, candidates=candidates, weighting="swing"))
+    every = as_dict(relevant(Log(data), anchors=data.note_ids, weighting="swing", top=20))
+    wanted = {(a, b): s for (a, b), s in every.items() if a in ("n03", "n07") and b in set(candidates)}
+    assert some == pytest.approx(wanted)
 
 
 def test_relevant_chooses_the_strongest_among_the_candidates(tmp_path):

@@ -162,6 +162,22 @@ def test_a_half_life_without_real_times_is_refused(tmp_path):
         mined(folder, tmp_path, half_life_days=7)
 
 
+def test_what_is_older_than_any_float32_is_still_related(tmp_path):
+    """400 half-lives: a and b share their people as c and d do, however long ago."""
+    events = [(u, n, 5) for u in "uvw" for n in "ab"] + [(u, n, 400 * DAY) for u in "xyz" for n in "cd"]
+    folder = make_dataset(tmp_path / "d", "abcd", events)
+    found = mined(folder, tmp_path, half_life_days=1)
+    assert found == pytest.approx({("a", "b"): 1.0, ("b", "a"): 1.0, ("c", "d"): 1.0, ("d", "c"): 1.0})
+
+
+def test_what_was_only_seen_adds_no_row_where_age_counts(tmp_path):
+    """A view has no strength to be aged; it must not turn into a weight that is no number."""
+    events = [(u, n, 5, a) for u in "uvw" for n, a in (("a", "view"), ("b", "click"))]
+    folder = make_dataset(tmp_path / "d", "ab", events)
+    found = pairs(folder, out=tmp_path / "p", config=PairsConfig(weighting="notellm", half_life_days=1))
+    assert (found.pairs, found.pairs_below_support, found.pairs_out_of_bounds) == (1, 0, 0)
+
+
 # ---- swing -----------------------------------------------------------------------------------------------------------
 
 

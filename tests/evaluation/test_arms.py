@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noterec.evaluation.arms import Arm, EmbeddingArm, FusionArm, LexicalArm, PopularityArm, RandomArm, best_columns
-from noterec.evaluation.baselines import Bm25, training_clicks
+from noterec.evaluation.baselines import Bm25
 from noterec.index.words import K1, B
 from noterec.notes.terms import note_tokens
 
@@ -165,8 +165,3 @@ def test_best_columns_equals_sorting(values: list[float], depth: int) -> None:
     scores = np.array([values], dtype=np.float32)
     order = sorted((c for c in range(len(values)) if scores[0, c] > 0), key=lambda c: (-scores[0, c], c))[:depth]
     assert best_columns(scores, depth).tolist() == [order + [-1] * (depth - len(order))]
-
-
-def test_training_clicks_count_people_once() -> None:
-    log = pl.DataFrame({"user_id": ["u", "u", "v", "w"], "note_id": ["b", "b", "b", "elsewhere"]})
-    assert training_clicks(pl.Series(["a", "b"]), log).tolist() == [0, 2]

@@ -16,9 +16,10 @@ from ir_measures import RR, R, nDCG
 
 from noterec import storage
 from noterec.config import EvaluateConfig
+from noterec.engagement.counting.keys import DatasetNotes
+from noterec.engagement.describing.reach import people_per_note
 from noterec.errors import ArtefactError, ConfigError, InputError
 from noterec.evaluation import Report, evaluate, load_report, table
-from noterec.evaluation.baselines import training_clicks
 from noterec.evaluation.lineup import lineup
 from noterec.evaluation.measure import measure
 from noterec.evaluation.protocol import Catalogue, Inputs, directions
@@ -70,7 +71,7 @@ def test_every_arm_agrees_with_ir_measures(platform: Path) -> None:
     report = run(platform)
     catalogue = Catalogue.read(platform / "dataset")
     main = directions(catalogue, Inputs.collect(platform / "split"), CONFIG)[0]
-    clicks = training_clicks(catalogue.ids, Dataset(platform / "split" / "train").engagement(engaged=True))
+    clicks = people_per_note(Dataset(platform / "split" / "train"), DatasetNotes(catalogue.ids))
     arms = lineup({"good": platform / "good.parquet"}, catalogue, clicks, CONFIG, {})
     bounds = main.relevance.indptr
     qrels = [

@@ -43,18 +43,25 @@ def load_sums(file: storage.Place, anchors: int) -> Sums:
     """Read the sums of A anchors; those that the file doesn't have yet have none.
 
     Raises:
-        InputError: the file is damaged, or of more anchors.
+        InputError: the file is missing or damaged, or of more anchors.
     """
     try:
         with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
             found = Sums(*(arrays[name] for name in Sums._fields))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"{file}: damaged ({error}); remove its folder, and everything is counted anew") from error
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"{file}: missing or damaged ({error})") from error
     if len(found.ends) > anchors:
         raise InputError(f"{file}: holds sums of {len(found.ends)} anchors; expected at most {anchors}")
     ends = np.full(anchors, len(found.related), np.int64)
     ends[: len(found.ends)] = found.ends
     return found._replace(ends=ends)
+
+
+def piece(sums: Sums, begin: int, end: int) -> Sums:
+    """The sums of the anchors [begin, end) of some."""
+    entries = slice(int(sums.ends[begin - 1]) if begin else 0, int(sums.ends[end - 1]))
+    ends = sums.ends[begin:end] - entries.start
+    return Sums(ends, sums.related[entries], sums.support[entries], sums.weight[entries])
 
 
 def no_sums(anchors: int) -> Sums:

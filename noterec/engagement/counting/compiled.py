@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -30,3 +31,17 @@ def compiled(function: F) -> F:
         return cast(F, numba.njit(function, nogil=True, cache=True))
     except RuntimeError:  # numba found no folder that it may write
         return cast(F, numba.njit(function, nogil=True))
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C be Ctrl-C also where it comes while compiled code runs, which makes a SystemError of it."""
+    try:
+        yield
+    except SystemError as error:
+        cause: BaseException | None = error
+        while isinstance(cause, SystemError):  # one for each call that it passes on its way out
+            cause = cause.__cause__
+        if isinstance(cause, KeyboardInterrupt):
+            raise cause from None
+        raise

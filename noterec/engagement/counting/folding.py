@@ -17,6 +17,7 @@ Columns = tuple[Keys, Ints, Ints, NDArray[np.uint8]]  # person, note, time, acti
 
 NEVER = np.iinfo(np.int64).min
 _FEW = 40  # values up to which sorting by insertion is the fastest
+_OLDEST = 200.0  # half-lives; older counts as so old, since float32 can't hold what would be left of the strength
 
 
 class Plan(NamedTuple):
@@ -86,7 +87,7 @@ def fold(
 
     Returns:
         (P + 1,) where each person's rows begin, on both sides; (P,) N_u to the power of the plan; the counts of `Tally`; its total.
-        People without a row on both sides are left out of these.
+        People who add no pair are left out of these: those without a row on both sides, or with one note only.
     """
     person, note, time, action = events
     starts, left_starts, shares = [row], [left], [1.0]
@@ -117,11 +118,13 @@ def fold(
             counts[3] += size * (size - 1) - plan.cap * (plan.cap - 1)
         if plan.half_life > 0:
             for i in kept:
-                entries.strength[i] *= _aged(entries.when[i], plan)
+                if entries.strength[i] != 0:  # what wasn't engaged with, nor left, has no `when`
+                    entries.strength[i] *= _aged(entries.when[i], plan)
         total += sign * _add_norms(entries, kept, sign, norms)
         kept = kept[entries.code[kept] < UNKNOWN]
         end_row, end_left = _write(entries, kept, plan, rows, row, left)
-        if end_row > row and end_left > left:
+        alone = end_row == row + 1 and end_left == left + 1 and rows.note[row] == rows.left_note[left]
+        if end_row > row and end_left > left and not alone:
             row, left = end_row, end_left
             starts.append(row)
             left_starts.append(left)
@@ -177,16 +180,19 @@ def _recent(who: np.uint64, entries: Entries, size: int, plan: Plan) -> Ints:
         code = entries.code[i]
         key = plan.keys[code] >> np.uint64(2) if code < UNKNOWN else np.uint64(code - UNKNOWN)
         rank[i] = np.int64(mixed(who, key) >> np.uint64(1))
-    order = np.argsort(rank)
+    order = argsort(rank)
     if plan.has_clock:
-        order = order[np.argsort(-entries.last[:size][order], kind="mergesort")]
-    return np.sort(order[: plan.cap])
+        order = order[argsort(-entries.last[order])]
+    kept = np.zeros(size, np.bool_)
+    kept[order[: plan.cap]] = True
+    return np.flatnonzero(kept)
 
 
 @compiled
 def _aged(moment: np.int64, plan: Plan) -> float:
     """What age leaves of a strength: its square halves with every half-life, so that of a pair of them halves too."""
-    return 2.0 ** ((moment - plan.now) / (2 * plan.half_life))
+    half_lives = max((moment - plan.now) / plan.half_life, -_OLDEST)
+    return float(2.0 ** (half_lives / 2))
 
 
 @compiled

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from noterec import schema
 from noterec.engagement.counting.folding import Floats, Ints, Places, Plan, Rows, by_note, fold, walk_costs
 from noterec.engagement.counting.keys import Codes, Keys, NoteCodes
+from noterec.errors import InputError
 
 Mask = NDArray[np.bool_]
 
 DAY_US = 86_400_000_000
-_LIMIT = 2**31 - 1  # rows of one group: places in it are 32-bit integers
+MOST_ROWS = 2**31 - 1  # of one group: places in it are 32-bit integers
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +58,7 @@ class Rules:
         strengths: of each action, in the order of `schema.ACTIONS`; negative = evidence against a note that was seen and left.
         cap: the most recent notes of a person that count.
         has_clock: whether times say which notes are recent; else a fixed hash of person and note chooses.
-        half_life_us: engagement so much older than `now` counts half; 0 = age doesn't matter.
+        half_life_us: engagement so much older than `now` counts half, up to 200 times so old; 0 = age doesn't matter.
         now: microseconds; the end of the log.
     """
 
@@ -130,8 +131,8 @@ class Histories(NamedTuple):
         starts: (P + 1,) int64, where each person's rows begin in `note`.
         note: (R,) int32 codes of notes that count as B, of each person by their last engagement.
         strength: (R,) float32, or empty.
-        unit: (P,) float64, 1 for a person who counts, -1 for one whose earlier count is taken back.
-        share: (P,) float64, what a person adds to a pair: `unit` times N_u to the power of the rules.
+        share: (P,) float64, what a person adds to a pair, N_u to the power of the rules; negative where an earlier count of the
+            person is taken back.
         anchors: (N + 1,) int64, where each note's rows begin in `person`.
         person: (L,) int32, the people for whom the note counts as A.
         first: (L,) int32 rows of `note` from where on others count as B for them, or empty.
@@ -141,7 +142,6 @@ class Histories(NamedTuple):
     starts: Ints
     note: Places
     strength: NDArray[np.float32]
-    unit: Floats
     share: Floats
     anchors: Ints
     person: Places
@@ -202,29 +202,37 @@ class HistoryBuilder:
             np.empty(capacity * rules.weighted, np.float32),
         )
         self._row = self._left = self.events = 0
-        self._parts: list[tuple[Ints, Ints, Floats, Floats]] = []
+        self._parts: list[tuple[Ints, Ints, Floats]] = []
 
     def fits(self, events: int) -> bool:
         """Whether so many more events may be added."""
-        return self.events + events <= min(self.capacity, _LIMIT)
+        return self.events + events <= min(self.capacity, MOST_ROWS)
 
     def add(self, events: Events, *, sign: float = 1.0) -> None:
-        """Fold the events of some people, of each all of them; `sign` -1 takes back what they counted before."""
+        """Fold the events of some people, of each all of them; `sign` -1 takes back what they counted before.
+
+        Raises:
+            InputError: more events than places in a group can be numbered.
+        """
         self.events += len(events)
+        if self.events > MOST_ROWS:
+            raise InputError(
+                f"{self.events} events of one part of the people; expected at most {MOST_ROWS}: cut the people into more parts"
+            )
         found = fold(
             (events.person, events.note, events.time, events.action), np.argsort(events.person), self._plan, sign,
             self.tally.norms, self._rows, self._row, self._left,
         )  # fmt: skip
         starts, left_starts, shares, counts, total = found
         self._row, self._left = int(starts[-1]), int(left_starts[-1])
-        self._parts.append((starts[1:], left_starts[1:], np.full(len(shares), sign), sign * shares))
+        self._parts.append((starts[1:], left_starts[1:], sign * shares))
         self.tally.total += total
         self.tally.add(int(sign) * counts)
 
     def build(self) -> Histories:
         """The rows of everyone who was added; the builder can't be used any more."""
-        none = np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(0), np.zeros(0)
-        starts, left_starts, unit, share = (np.concatenate(found) for found in zip(none, *self._parts, strict=True))
+        none = np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(0)
+        starts, left_starts, share = (np.concatenate(found) for found in zip(none, *self._parts, strict=True))
         rules, rows, left = self.rules, self._rows, self._left
         note, strength = rows.note[: self._row], rows.strength[: self._row * rules.weighted]
         anchors, person, first, seen = by_note(
@@ -234,5 +242,5 @@ class HistoryBuilder:
             rows.left_strength[: left * rules.weighted],
             len(self.codes),
         )
-        del self._rows
-        return Histories(starts, note, strength, unit, share, anchors, person, first, seen)
+        del self._rows, self._parts
+        return Histories(starts, note, strength, share, anchors, person, first, seen)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from noterec import storage
+from noterec import schema, storage
 from noterec.engagement.counting.keys import Keys, keys, mix
 from noterec.notes.dataset import Clock, Dataset
 
@@ -59,14 +59,19 @@ class Log:
         """What the log's times mean."""
         return self.data.clock
 
-    def batches(self) -> Iterator[pa.Table]:
+    def batches(self, columns: Sequence[str] = schema.ENGAGEMENT.names) -> Iterator[pa.Table]:
         """The events in file order, as conformed tables; some may be empty.
+
+        Args:
+            columns: those that are wanted; others come along where it takes them to choose the events.
 
         Raises:
             InputError: as `Dataset.engagement_batches`.
         """
+        choosing = {"note_id": self.hidden, "timestamp": self.before, "user_id": self.people}
+        read = [name for name in schema.ENGAGEMENT.names if name in columns or choosing.get(name) is not None]
         hidden = None if self.hidden is None else self.hidden.unique().implode()
-        for table in self.data.engagement_batches(files=self.files):
+        for table in self.data.engagement_batches(read, files=self.files):
             keep = np.ones(table.num_rows, dtype=bool)
             if hidden is not None:
                 keep &= ~pl.Series(table["note_id"], dtype=pl.String).is_in(hidden).to_numpy()

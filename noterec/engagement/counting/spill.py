@@ -20,6 +20,10 @@ class Where(NamedTuple):
     dtype: np.dtype[Any]
     size: int
 
+    def slice(self, begin: int, end: int) -> Where:
+        """Where its values [begin, end) lie."""
+        return Where(self.offset + begin * self.dtype.itemsize, self.dtype, end - begin)
+
 
 class Spill:
     """A temporary file of arrays, in the folder that TMPDIR names.

@@ -12,16 +12,21 @@ import numpy as np
 
 from noterec.engagement.counting.compiled import compiled
 from noterec.engagement.counting.folding import Ints, Places
-from noterec.engagement.counting.histories import Histories
+from noterec.engagement.counting.histories import Histories, Mask
 from noterec.engagement.counting.keys import mixed
-from noterec.engagement.counting.walking import Notes, Rule, Scores, Scratch, Strongest, settle
+from noterec.engagement.counting.walking import Notes, Rule, Scores, Scratch, Strongest, packed, settle
 
 
 class Swing(NamedTuple):
-    """`alpha` is added to what two people share; at most `people` of a note are compared, those of the lowest hash."""
+    """`alpha` is added to what two people share; at most `people` of a note are compared, those of the lowest hash.
+
+    `related` (N,) bool are the notes that may be related, empty = all. The histories must hold the others as well, since people
+    share them.
+    """
 
     alpha: float
     people: int
+    related: Mask
 
 
 def count_swing(
@@ -29,9 +34,9 @@ def count_swing(
 ) -> Strongest:
     """The strongest related notes of the anchors [begin, end) by Swing.
 
-    Support counts all people who share a pair. A person's N_u is how many notes of their history count.
+    Support counts all people who share a pair.
     """
-    return Strongest(*_count_swing(histories, begin, end, notes, rule, swing, space))
+    return packed(rule.top, *_count_swing(histories, begin, end, notes, rule, swing, space))
 
 
 @compiled
@@ -74,6 +79,10 @@ def _count_swing(
                         sums[note[row], 0] += weight
             for row in range(starts[one], starts[one + 1]):
                 mark[note[row]] = -1
+        if len(swing.related):
+            for other in touched[:count]:
+                if not swing.related[other]:
+                    sums[other, 1] = 0.0  # without support it isn't looked at
         at = (anchor - begin) * rule.top
         kept[anchor - begin] = settle(
             anchor, count, space, notes, rule, related[at : at + rule.top], scores[at : at + rule.top], dropped

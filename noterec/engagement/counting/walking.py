@@ -19,7 +19,6 @@ from noterec.engagement.counting.weightings import score
 
 Scores = NDArray[np.float32]
 
-NOTHING = 1e-9  # a weight below this is what rounding leaves of one that was taken back
 BELOW_SUPPORT, OUT_OF_BOUNDS, BEYOND_TOP = range(3)  # places in the counts of what was dropped
 
 
@@ -47,8 +46,8 @@ class Notes(NamedTuple):
 
 
 class Strongest(NamedTuple):
-    """The related notes of A anchors in a row: `kept` (A,) int32 how many each has, then rows of `top`: `related` int32 codes and
-    `score` float32, the strongest first; `dropped` (3,) int64 says what each rule left out."""
+    """The related notes of A anchors in a row: `kept` (A,) int32 how many each has, and of all these, anchor after anchor and the
+    strongest first, `related` int32 codes and `score` float32; `dropped` (3,) int64 says what each rule left out."""
 
     kept: Places
     related: Places
@@ -83,9 +82,15 @@ def scratch(notes: int) -> Scratch:
     return Scratch(np.zeros((notes, 2)), np.empty(notes, np.int32), np.zeros(notes, np.bool_))
 
 
+def packed(top: int, kept: Places, related: Places, scores: Scores, dropped: Ints) -> Strongest:
+    """What the loops found, who leave room for `top` related notes of each anchor, without that room."""
+    there = (np.arange(top) < kept[:, None]).ravel()  # (A * top,)
+    return Strongest(kept, related[there], scores[there], dropped)
+
+
 def count_strongest(histories: Histories, begin: int, end: int, notes: Notes, rule: Rule, space: Scratch) -> Strongest:
     """The strongest related notes of the anchors [begin, end), where the histories are everyone's."""
-    return Strongest(*_count_strongest(histories, begin, end, notes, rule, space))
+    return packed(rule.top, *_count_strongest(histories, begin, end, notes, rule, space))
 
 
 def count_sums(histories: Histories, begin: int, end: int, walked: int, space: Scratch) -> Sums:
@@ -97,32 +102,10 @@ def count_sums(histories: Histories, begin: int, end: int, walked: int, space: S
         walked: at least as many entries as may come, such as the costs of these anchors together.
         space: empty scratch, which is left empty.
     """
-    ends, related, support, weight = _count_sums(histories, begin, end, walked, space)
+    size = min(walked, (end - begin) * len(space.used))
+    ends, related, support, weight = _count_sums(histories, begin, end, size, space)
     size = int(ends[-1]) if len(ends) else 0
     return Sums(ends, related[:size].copy(), support[:size].copy(), weight[:size].copy())
-
-
-def merge_strongest(parts: list[Sums], begin: int, notes: Notes, rule: Rule, space: Scratch) -> Strongest:
-    """The strongest related notes of anchors from `begin` on, from what all parts add up to for them."""
-    return Strongest(*_merge_strongest(*_stacked(parts), begin, notes, rule, space))
-
-
-def merge_sums(parts: list[Sums], begin: int, notes: Notes, rule: Rule, space: Scratch) -> tuple[Sums, Strongest]:
-    """What parts add up to together, without entries that nobody supports any more, and the strongest as `merge_strongest`."""
-    found = _merge_sums(*_stacked(parts), begin, notes, rule, space)
-    ends, related, support, weight = found[:4]
-    size = int(ends[-1]) if len(ends) else 0
-    return Sums(ends, related[:size], support[:size], weight[:size]), Strongest(*found[4:])
-
-
-def _stacked(parts: list[Sums]) -> tuple[Ints, Ints, Places, Places, Floats]:
-    """(parts, A) begins and ends, into entries of all parts in a row."""
-    sizes = [len(part.related) for part in parts]
-    offsets = np.cumsum([0, *sizes[:-1]])
-    ends = np.stack([part.ends for part in parts])
-    begins = np.concatenate([np.zeros((len(parts), 1), np.int64), ends[:, :-1]], axis=1)
-    joined = [np.concatenate(arrays) for arrays in list(zip(*parts, strict=True))[1:]]
-    return begins + offsets[:, None], ends + offsets[:, None], joined[0], joined[1], joined[2]
 
 
 @compiled
@@ -134,7 +117,8 @@ def _walk(histories: Histories, anchor: int, space: Scratch) -> int:
     weighted, directional = len(strength) > 0, len(histories.first) > 0
     for i in range(histories.anchors[anchor], histories.anchors[anchor + 1]):
         who = histories.person[i]
-        share, unit = histories.share[who], histories.unit[who]
+        share = histories.share[who]
+        unit = 1.0 if share > 0 else -1.0
         if weighted:
             share *= histories.seen[i]
         for row in range(histories.first[i] if directional else starts[who], starts[who + 1]):
@@ -210,12 +194,12 @@ def _count_strongest(
 
 
 @compiled
-def _emit(count: int, space: Scratch, at: int, related: Places, support: Places, weight: Floats) -> int:
-    """Write the touched notes from `at` on, unless rounding is all that is left of them; returns where the next entry goes."""
+def emit(count: int, space: Scratch, nothing: float, at: int, related: Places, support: Places, weight: Floats) -> int:
+    """Write the touched notes from `at` on, unless nothing is left of them; returns where the next entry goes."""
     sums, touched, _ = space
     for i in range(count):
         other = touched[i]
-        if np.rint(sums[other, 1]) != 0 or abs(sums[other, 0]) > NOTHING:
+        if np.rint(sums[other, 1]) != 0 or abs(sums[other, 0]) > nothing:
             related[at], support[at], weight[at] = other, np.rint(sums[other, 1]), sums[other, 0]
             at += 1
     return at
@@ -239,80 +223,7 @@ def _count_sums(
     at = 0
     for anchor in range(begin, end):
         count = _walk(histories, anchor, space)
-        at = _emit(count, space, at, related, support, weight)
+        at = emit(count, space, 0.0, at, related, support, weight)
         _clear(count, space)
         ends[anchor - begin] = at
     return ends, related, support, weight
-
-
-@compiled
-def _add(
-    begins: Ints, ends: Ints, related: Places, support: Places, weight: Floats, column: int, space: Scratch
-) -> int:
-    """Add up the entries of all parts for one anchor; returns how many notes were touched."""
-    sums, touched, used = space
-    count = 0
-    for part in range(len(begins)):
-        for i in range(begins[part, column], ends[part, column]):
-            other = related[i]
-            if not used[other]:
-                used[other] = True
-                touched[count] = other
-                count += 1
-            sums[other, 0] += weight[i]
-            sums[other, 1] += support[i]
-    return count
-
-
-@compiled
-def _merge_strongest(
-    begins: Ints,
-    ends: Ints,
-    related: Places,
-    support: Places,
-    weight: Floats,
-    begin: int,
-    notes: Notes,
-    rule: Rule,
-    space: Scratch,
-) -> tuple[Places, Places, Scores, Ints]:
-    size = ends.shape[1]
-    kept = np.zeros(size, np.int32)
-    best, scores = np.empty(size * rule.top, np.int32), np.empty(size * rule.top, np.float32)
-    dropped = np.zeros(3, np.int64)
-    for column in range(size):
-        at = column * rule.top
-        count = _add(begins, ends, related, support, weight, column, space)
-        kept[column] = settle(
-            begin + column, count, space, notes, rule, best[at : at + rule.top], scores[at : at + rule.top], dropped
-        )
-    return kept, best, scores, dropped
-
-
-@compiled
-def _merge_sums(
-    begins: Ints,
-    ends: Ints,
-    related: Places,
-    support: Places,
-    weight: Floats,
-    begin: int,
-    notes: Notes,
-    rule: Rule,
-    space: Scratch,
-) -> tuple[Ints, Places, Places, Floats, Places, Places, Scores, Ints]:
-    size = ends.shape[1]
-    kept, dropped = np.zeros(size, np.int32), np.zeros(3, np.int64)
-    best, scores = np.empty(size * rule.top, np.int32), np.empty(size * rule.top, np.float32)
-    out_ends = np.empty(size, np.int64)
-    out = np.empty(len(related), np.int32), np.empty(len(related), np.int32), np.empty(len(related), np.float64)
-    entry = 0
-    for column in range(size):
-        at = column * rule.top
-        count = _add(begins, ends, related, support, weight, column, space)
-        entry = _emit(count, space, entry, out[0], out[1], out[2])
-        out_ends[column] = entry
-        kept[column] = settle(
-            begin + column, count, space, notes, rule, best[at : at + rule.top], scores[at : at + rule.top], dropped
-        )
-    return out_ends, out[0], out[1], out[2], kept, best, scores, dropped

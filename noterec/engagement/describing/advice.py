@@ -7,6 +7,7 @@ from typing import Any
 from noterec.engagement.describing.description import Agreement, Coverage, Popularity, Scores
 
 DIVIDED = ("cosine", "lift", "pmi", "npmi")  # weightings that hold the popularity of both notes against a pair
+BOUNDED = ("notellm", "pmi", "npmi")  # weightings that have bounds of their own
 POPULAR = 0.1  # found by a list of popular notes beyond chance: from here on pairs are a matter of popularity
 RARE_PEOPLE = 5
 SAME_AUTHOR = 0.25
@@ -59,11 +60,16 @@ def suggestions(
         *_subjects(category, author),
     ]
     if coverage.with_more_people > LEFT_OUT * coverage.notes:
-        found.append(
-            f"{coverage.with_more_people / coverage.notes:.0%} of the notes have several people and nothing related: lower "
-            "min_support, widen the bounds, or bring a longer log"
-        )
+        left = f"{coverage.with_more_people / coverage.notes:.0%} of the notes have several people and nothing related"
+        found.append(f"{left}: {' or '.join(_more_pairs(settings))}")
     return found
+
+
+def _more_pairs(settings: dict[str, Any]) -> list[str]:
+    """What lets more pairs through, as far as the settings leave something to give."""
+    bounded = settings.get("weighting") in BOUNDED or any(settings.get(name) is not None for name in ("lower", "upper"))
+    ways = ["lower min_support"] if settings.get("min_support") != 1 else []
+    return [*ways, *(["widen the bounds"] if bounded or not settings else []), "bring a longer log"]
 
 
 def _weighting(settings: dict[str, Any], popularity: Popularity) -> list[str]:

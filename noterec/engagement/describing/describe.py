@@ -54,11 +54,12 @@ def describe_pairs(
         seed: of the sample, and of the shuffle beside the difference of age.
 
     Raises:
-        InputError: no engagement on the notes, no pairs, or most of them name notes that the dataset doesn't have; `sample` is
-            negative.
+        InputError: no engagement on the notes, no pairs, or most of them name notes that the dataset doesn't have; `sample` or
+            `seed` is negative.
     """
-    if sample < 0:
-        raise InputError(f"sample={sample}; expected how many anchors to show, 0 or more")
+    for name, value, what in (("sample", sample, "how many anchors to show"), ("seed", seed, "a seed")):
+        if value < 0:
+            raise InputError(f"{name}={value}; expected {what}, 0 or more")
     with stage("describe") as record:
         data = Dataset(dataset)
         read, unknown = load_pairs(pairs, data.note_ids)
