@@ -33,8 +33,8 @@ from noterec.embedding.engine import embed
 from noterec.embedding.intake import cache_root
 from noterec.engagement.counting.keys import DatasetNotes
 from noterec.engagement.counting.log import Log
-from noterec.engagement.describing.reach import people_per_note
 from noterec.engagement.pairs import relevant
+from noterec.engagement.reach import people_per_note
 from noterec.engagement.table import write_pairs
 from noterec.evaluation.lineup import lineup
 from noterec.evaluation.protocol import Catalogue

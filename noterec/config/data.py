@@ -123,6 +123,8 @@ class PairsConfig(Settings):
                     f"the strength of {action!r} is {strength}; expected at least 0 for engagement ({', '.join(ENGAGED)}), and "
                     "at most 0 for what is only seen"
                 )
+        if not any(actions.get(action, 1.0) > 0 for action in ENGAGED):
+            raise ValueError(f"no engagement has a strength; expected one above 0 among {', '.join(ENGAGED)}")
         return actions
 
 

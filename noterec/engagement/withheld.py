@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from noterec import schema, storage
+from noterec.engagement.counting.compiled import interruptible
 from noterec.engagement.counting.keys import UNKNOWN, DatasetNotes, Keys, keys
 from noterec.engagement.newness import HeldPeople, Parts
 from noterec.notes.dataset import Dataset
@@ -61,6 +62,7 @@ class EventCounts:
         return self.train + self.on_valid + self.on_test + self.of_held_people + self.undated + self.too_late
 
 
+@interruptible()
 def write_events(data: Dataset, parts: Parts, folder: Path) -> EventCounts:
     """Write the events that training may see, in the log's order, and count the others by the rule that withholds them."""
     counts = EventCounts()

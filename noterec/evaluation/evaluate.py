@@ -18,7 +18,7 @@ from noterec import progress, storage
 from noterec.config import EvaluateConfig
 from noterec.embedding.modalities import Views, load_views
 from noterec.engagement.counting.keys import DatasetNotes
-from noterec.engagement.describing.reach import people_per_note
+from noterec.engagement.reach import people_per_note
 from noterec.errors import ConfigError, InputError
 from noterec.evaluation.arms import EmbeddingArm, FusionArm, check_names
 from noterec.evaluation.compact import compacted

@@ -17,7 +17,7 @@ from noterec.engagement.counting.keys import DatasetNotes
 from noterec.engagement.describing.advice import suggestions, verdict
 from noterec.engagement.describing.describe import QUANTILES, describe_pairs
 from noterec.engagement.describing.description import Agreement, Coverage, Popularity, Scores
-from noterec.engagement.describing.reach import people_per_note
+from noterec.engagement.reach import people_per_note
 from noterec.engagement.table import write_pairs
 from noterec.errors import InputError
 from noterec.notes.dataset import Dataset

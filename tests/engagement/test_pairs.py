@@ -370,15 +370,15 @@ def test_cap_without_clock_is_a_fixed_choice_that_differs_between_people(tmp_pat
     assert first[2]["anchor_id"].n_unique() > 20  # had all kept the same five notes, there would be five
 
 
-def test_a_person_with_a_hundred_thousand_clicks_is_capped_and_fast(tmp_path):
+def test_a_person_with_a_hundred_thousand_clicks_is_capped(tmp_path):
+    """Their ten billion pairs would take minutes."""
     ids = [f"n{i:06d}" for i in range(100_000)]
     events = [("bot", note, i % 1000) for i, note in enumerate(ids)] + [(u, n, 5) for u in "uv" for n in ids[:2]]
     folder = make_dataset(tmp_path / "d", ids, events)
-    start = time.perf_counter()
     summary, score, _ = mine(folder, tmp_path)
-    assert time.perf_counter() - start < 5
     assert summary.users_capped == 1
     assert summary.rows_capped == 99_000
+    assert summary.cooccurrences_capped == 100_000 * 99_999 - 1000 * 999
     assert set(score) == {(ids[0], ids[1]), (ids[1], ids[0])}
 
 

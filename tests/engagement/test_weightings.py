@@ -149,6 +149,7 @@ def test_an_action_of_no_strength_does_not_engage(tmp_path):
         ({"view": 0.5}, "at most 0"),
         ({"click": -1}, "at least 0"),
         ({"click": float("nan")}, "nan"),
+        (dict.fromkeys(("click", "like", "save", "comment", "share", "follow"), 0), "no engagement has a strength"),
     ],
 )
 def test_strengths_that_make_no_sense(actions, said):

@@ -378,6 +378,9 @@ def test_what_can_not_be_kept_is_told(tmp_path):
     for wrong in ({"weighting": "swing"}, {"per_category_pair": 3}):
         with pytest.raises(ConfigError, match="leave the state out"):
             windowed_pairs(folder, state=tmp_path / "s", out=tmp_path / "p", config=PairsConfig(**wrong))
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file: File exists; expected a folder for the window's state"):
+        windowed_pairs(folder, state=tmp_path / "file", out=tmp_path / "p")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "holiday.jpg").touch()
     with pytest.raises(InputError, match=r"holiday.jpg: isn't a window's"):

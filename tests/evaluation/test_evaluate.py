@@ -17,7 +17,7 @@ from ir_measures import RR, R, nDCG
 from noterec import storage
 from noterec.config import EvaluateConfig
 from noterec.engagement.counting.keys import DatasetNotes
-from noterec.engagement.describing.reach import people_per_note
+from noterec.engagement.reach import people_per_note
 from noterec.errors import ArtefactError, ConfigError, InputError
 from noterec.evaluation import Report, evaluate, load_report, table
 from noterec.evaluation.lineup import lineup

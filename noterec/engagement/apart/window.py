@@ -68,7 +68,10 @@ def windowed_pairs(
             "import the log with its timestamps"
         )
     folder = storage.local(state)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: {error.strerror or error}; expected a folder for the window's state") from error
     with stage("pairs") as record, only_job(folder, "noterec pairs"), Spill() as spill:
         night = Night.begin(data, config, folder, spill)
         table, summary = night.count()

@@ -24,7 +24,7 @@ from noterec.engagement.describing.description import (
     Scores,
     TopNotes,
 )
-from noterec.engagement.describing.reach import people_per_note
+from noterec.engagement.reach import people_per_note
 from noterec.engagement.table import load_pairs
 from noterec.errors import InputError
 from noterec.notes.dataset import Dataset

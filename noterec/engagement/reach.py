@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from noterec import schema
+from noterec.engagement.counting.compiled import interruptible
 from noterec.engagement.counting.keys import UNKNOWN, DatasetNotes, keys, mix
 from noterec.notes.dataset import Dataset
 from noterec.progress import track
@@ -15,6 +16,7 @@ from noterec.progress import track
 EVENTS_AT_ONCE = 32_000_000  # 8 bytes each, and as much again while they are sorted
 
 
+@interruptible()
 def people_per_note(data: Dataset, codes: DatasetNotes, *, events_at_once: int = EVENTS_AT_ONCE) -> NDArray[np.int64]:
     """(N,) int64: how many distinct people have a click or stronger action on each note, over the whole log.
 
