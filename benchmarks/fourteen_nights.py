@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import functools
 import json
 import os
 import shutil
@@ -24,10 +25,14 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 import noterec
+from noterec import schema, storage
+from noterec.engagement.counting.log import Log
 from noterec.engagement.pairs import relevant
 from noterec.engagement.table import write_pairs
+from noterec.notes.dataset import Dataset, write_meta
 from noterec.notes.sample.platform import START
 from noterec.ranking.bootstrap import paired
 
@@ -136,13 +141,18 @@ class Platform:
         """What the next day's engagement relates the notes that came on a day to, and known notes to them."""
         seen = self.log.filter(pl.col("timestamp") < moment(day + 2))
         seen = seen.filter(~pl.col("note_id").is_in(arrived.implode()) | (pl.col("timestamp") >= moment(day + 1)))
-        ids = pl.Series("note_id", sorted(self.live))
-        strongest = dict(clock="time", top=K, min_support=2)
+        known = pa.table({"note_id": sorted(self.live)})
+        storage.write_table(
+            schema.conform(known, schema.NOTES, name="notes"), folder / "seen" / "notes" / "all.parquet"
+        )
+        log = schema.conform(seen.to_arrow(), schema.ENGAGEMENT, name="log")
+        storage.write_table(log, folder / "seen" / "engagement" / "all.parquet")
+        write_meta(folder / "seen", clock="time")
+        strongest = functools.partial(relevant, Log(Dataset(folder / "seen")), top=K, min_support=2)
+        old = pl.Series("note_id", sorted(set(self.live) - set(arrived)))
         found = {
-            "new -> all": relevant(seen, ids, anchors=arrived, **strongest),
-            "warm -> new": relevant(
-                seen, ids, anchors=ids.filter(~ids.is_in(arrived.implode())), candidates=arrived, **strongest
-            ),
+            "new -> all": strongest(anchors=arrived),
+            "warm -> new": strongest(anchors=old, candidates=arrived),
         }
         files = {}
         for name, table in found.items():
