@@ -45,7 +45,7 @@ def summary(value: Any, *, as_json: bool) -> None:
         write(json.dumps(record, ensure_ascii=False, indent=2))
         return
     for key, part in record.items():
-        if part is None or part in ({}, []):
+        if part is None or part in ({}, [], ""):
             continue
         if isinstance(part, dict):
             write(f"{key.replace('_', ' ')}:")

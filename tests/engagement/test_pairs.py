@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
+import subprocess
+import sys
 import time
 from collections import defaultdict
 
@@ -493,3 +496,22 @@ def test_load_pairs_refuses_what_is_no_pairs_table(tmp_path):
     storage.write_table(pa.table({"a": ["x"]}), tmp_path / "c")
     with pytest.raises(InputError, match="anchor_id"):
         load_pairs(tmp_path / "c", pl.Series(["x"]))
+
+
+@pytest.mark.slow
+def test_who_waits_for_the_compiler_is_told(tmp_path):
+    """A process of its own whose compiled functions are kept in an empty folder, and one that finds them there."""
+    folder = make_dataset(tmp_path / "d", "ab", [(u, n, 1) for u in "uv" for n in "ab"])
+    code = (
+        "import sys; from noterec import progress; from noterec.engagement.counting import compiled\n"
+        "compiled.say = lambda text: print(text); from noterec import pairs; pairs(sys.argv[1], out=sys.argv[2])"
+    )
+    env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", code, folder, tmp_path / "p"], env=env, check=True, capture_output=True, text=True
+        ).stdout
+        for _ in range(2)
+    ]
+    assert "compiled" in said[0]
+    assert said[1] == ""

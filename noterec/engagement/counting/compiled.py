@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numba
 
+from noterec.progress import say
 from noterec.storage import value_hash
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -31,6 +32,14 @@ def compiled(function: F) -> F:
         return cast(F, numba.njit(function, nogil=True, cache=True))
     except RuntimeError:  # numba found no folder that it may write
         return cast(F, numba.njit(function, nogil=True))
+
+
+def say_if_first(function: Callable[..., object]) -> None:
+    """Say that the loops have to be compiled, where no process has left them on disk: work then begins with a pause."""
+    loops = cast(Any, function)
+    kept = loops._cache.cache_path  # None where nothing can be kept
+    if kept is None or not any(Path(kept).glob(f"*.{loops.py_func.__qualname__}-*.nbi")):
+        say("first run: the counting loops are compiled, which takes some seconds")
 
 
 @contextlib.contextmanager

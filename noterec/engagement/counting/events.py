@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from noterec import schema
-from noterec.engagement.counting.folding import Ints
+from noterec.engagement.counting.compiled import say_if_first
+from noterec.engagement.counting.folding import Ints, fold
 from noterec.engagement.counting.histories import DAY_US, MOST_ROWS, Events, Rules
 from noterec.engagement.counting.keys import NoteCodes, keys
 from noterec.engagement.counting.log import REJECT_LIMIT, Log
@@ -157,6 +158,7 @@ def read_events(
     Raises:
         InputError: a damaged file.
     """
+    say_if_first(fold)
     counts = Counts()
     kinds = np.array([action in rules.wanted for action in schema.ACTIONS])
     levels = np.array([action in schema.ENGAGED for action in schema.ACTIONS])
