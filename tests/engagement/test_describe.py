@@ -270,14 +270,15 @@ def test_nothing_is_said_where_nothing_speaks_for_it():
     agreement = Agreement(90, 10, same=0.4, chance=0.1, commonest=("Food", "Food"), of_known=0.2)
     assert said(category=agreement, author=Agreement(100, 0, same=0.02, chance=0.01)) == ""
     few = dataclasses.replace(WELL, anchors_by_related={"1": 82, "2": 8})
+    assert said(popular=popularity(0.15)) == ""  # training on such pairs gained by it
     assert said(coverage=few, scores=Scores(FINE.by_rank, 1.0)) == ""  # hardly a list is cut, so ties decide little
 
 
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        (dict(popular=popularity(0.2)), "20% of what is related: try weighting cosine"),
-        (dict(popular=popularity(0.2), settings={"weighting": "cosine"}), "try weighting lift or npmi"),
+        (dict(popular=popularity(0.25)), "25% of what is related: try weighting cosine"),
+        (dict(popular=popularity(0.25), settings={"weighting": "cosine"}), "try weighting lift or npmi"),
         (dict(popular=popularity(related=3)), "3 people or fewer"),
         (dict(scores=Scores(FINE.by_rank, 0.6)), "60% of the longest lists are equal"),
         (dict(scores=Scores(FINE.by_rank | {"10": {0.5: 0.4}}, 0.0)), "still 80% of the first: try a higher top"),

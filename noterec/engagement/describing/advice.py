@@ -9,6 +9,9 @@ from noterec.engagement.describing.description import Agreement, Coverage, Popul
 DIVIDED = ("cosine", "lift", "pmi", "npmi")  # weightings that hold the popularity of both notes against a pair
 BOUNDED = ("notellm", "pmi", "npmi")  # weightings that have bounds of their own
 POPULAR = 0.1  # found by a list of popular notes beyond chance: from here on pairs are a matter of popularity
+# Models trained on pairs of which popularity found .35 showed hits; at .10 and .04 they gained by it (docs/benchmarks.md, "Which
+# relation to train on"). Somewhere between the two another weighting is worth a try.
+TOO_POPULAR = 0.2
 RARE_PEOPLE = 5
 SAME_AUTHOR = 0.25
 NO_SUBJECT = 1.3  # times what chance gives
@@ -75,7 +78,7 @@ def _more_pairs(settings: dict[str, Any]) -> list[str]:
 def _weighting(settings: dict[str, Any], popularity: Popularity) -> list[str]:
     found = []
     divided = settings.get("weighting") in DIVIDED
-    if _popular(popularity):
+    if beyond_chance(popularity.recall_at_10, popularity.chance) >= TOO_POPULAR:
         found.append(
             f"the ten most popular notes are {popularity.recall_at_10:.0%} of what is related: try weighting "
             f"{'lift or npmi' if divided else 'cosine'}, which holds popularity against a note"
