@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from noterec import schema, storage
 from noterec.errors import InputError
+from noterec.notes.log import log_batches
 
 logger = logging.getLogger(__name__)
 
@@ -273,18 +274,7 @@ class Dataset:
         Raises:
             InputError: a file is damaged, its columns don't fit the engagement schema, or an action is unknown.
         """
-        names = schema.ENGAGEMENT.names if columns is None else columns
-        wanted = pa.schema([field for field in schema.ENGAGEMENT if field.name in names])
-        for file in self.engagement_files if files is None else files:
-            with storage.open_parquet(file) as parquet:
-                present = [name for name in names if name in parquet.schema_arrow.names]
-                try:
-                    for batch in parquet.iter_batches(batch_rows, columns=present):
-                        batch.validate(full=True)  # Parquet doesn't promise that a string is UTF-8
-                        table = schema.conform(pa.Table.from_batches([batch]), wanted, name=str(file)).select(names)
-                        yield _with_actions(table, file) if "action" in names else table
-                except (pa.ArrowInvalid, OSError) as error:
-                    raise InputError(f"{file}: damaged Parquet file ({error}); write it again, or remove it") from error
+        return log_batches(self.engagement_files if files is None else files, columns, batch_rows)
 
     def engagement(self, *, engaged: bool = False) -> pl.DataFrame:
         """The log at once, in file order; `engagement_batches` reads one of any length.
@@ -321,18 +311,6 @@ def table_files(folder: storage.Place) -> list[storage.Place]:
 def _deleted(table: pa.Table) -> np.ndarray:
     """Which rows of a conformed table are deleted: (rows,) bool."""
     return np.asarray(table["deleted"].fill_null(False).to_numpy(), dtype=bool)
-
-
-def _with_actions(table: pa.Table, file: storage.Place) -> pa.Table:
-    """The events with an action in every row: one that is missing is a click."""
-    action = table["action"].fill_null("click")
-    unknown = pc.invert(pc.is_in(action, value_set=pa.array(list(schema.ACTIONS))))
-    if pc.any(unknown).as_py():
-        rows = action.filter(unknown)
-        raise InputError(
-            f"{file}: unknown action {rows[0].as_py()!r} in {len(rows)} rows; expected one of {', '.join(schema.ACTIONS)}"
-        )
-    return table.set_column(table.column_names.index("action"), schema.ENGAGEMENT.field("action"), action)
 
 
 def _smallest_leaf(parquet: pq.ParquetFile, column: str) -> str:

@@ -13,7 +13,7 @@ NOTHING = 1e-9  # a weight below this, and nobody's, is what rounding leaves of 
 
 def merge_strongest(parts: list[Sums], begin: int, notes: Notes, rule: Rule, space: Scratch) -> Strongest:
     """The strongest related notes of anchors from `begin` on, from what all parts add up to for them."""
-    return packed(rule.top, *_merge_strongest(*_stacked(parts), begin, notes, rule, space))
+    return packed(rule.top, *_merge(*_stacked(parts), begin, notes, rule, False, 0.0, space)[4:])
 
 
 def merge_sums(
@@ -23,7 +23,7 @@ def merge_sums(
 
     Entries that nobody supports any more and whose weight is at most `nothing` are left out.
     """
-    found = _merge_sums(*_stacked(parts), begin, notes, rule, nothing, space)
+    found = _merge(*_stacked(parts), begin, notes, rule, True, nothing, space)
     ends, related, support, weight = found[:4]
     size = int(ends[-1]) if len(ends) else 0
     return Sums(ends, related[:size], support[:size], weight[:size]), packed(rule.top, *found[4:])
@@ -59,7 +59,7 @@ def _add(
 
 
 @compiled
-def _merge_strongest(
+def _merge(
     begins: Ints,
     ends: Ints,
     related: Places,
@@ -68,45 +68,23 @@ def _merge_strongest(
     begin: int,
     notes: Notes,
     rule: Rule,
-    space: Scratch,
-) -> tuple[Places, Places, Scores, Ints]:
-    size = ends.shape[1]
-    kept = np.zeros(size, np.int32)
-    best, scores = np.empty(size * rule.top, np.int32), np.empty(size * rule.top, np.float32)
-    dropped = np.zeros(3, np.int64)
-    for column in range(size):
-        at = column * rule.top
-        count = _add(begins, ends, related, support, weight, column, space)
-        kept[column] = settle(
-            begin + column, count, space, notes, rule, best[at : at + rule.top], scores[at : at + rule.top], dropped
-        )
-    return kept, best, scores, dropped
-
-
-@compiled
-def _merge_sums(
-    begins: Ints,
-    ends: Ints,
-    related: Places,
-    support: Places,
-    weight: Floats,
-    begin: int,
-    notes: Notes,
-    rule: Rule,
+    keep: bool,
     nothing: float,
     space: Scratch,
 ) -> tuple[Ints, Places, Places, Floats, Places, Places, Scores, Ints]:
-    size = ends.shape[1]
+    """The fields of `Sums`, empty unless `keep`, and what `packed` takes."""
+    size, entries = ends.shape[1], len(related) if keep else 0
     kept, dropped = np.zeros(size, np.int32), np.zeros(3, np.int64)
     best, scores = np.empty(size * rule.top, np.int32), np.empty(size * rule.top, np.float32)
-    out_ends = np.empty(size, np.int64)
-    out = np.empty(len(related), np.int32), np.empty(len(related), np.int32), np.empty(len(related), np.float64)
+    out_ends = np.zeros(size, np.int64)
+    out = np.empty(entries, np.int32), np.empty(entries, np.int32), np.empty(entries, np.float64)
     entry = 0
     for column in range(size):
         at = column * rule.top
         count = _add(begins, ends, related, support, weight, column, space)
-        entry = emit(count, space, nothing, entry, out[0], out[1], out[2])
-        out_ends[column] = entry
+        if keep:
+            entry = emit(count, space, nothing, entry, out[0], out[1], out[2])
+            out_ends[column] = entry
         kept[column] = settle(
             begin + column, count, space, notes, rule, best[at : at + rule.top], scores[at : at + rule.top], dropped
         )
